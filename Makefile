@@ -1,0 +1,102 @@
+# Every target does all of its own set-up; a machine needs Python >= 3.11, and for the broker tests Java >= 17 and Maven.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+venv := .venv
+bin := $(venv)/bin
+lock := deploy/requirements
+cache := .cache
+pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+
+# The first interpreter that is new enough; empty if there is none.
+python := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+kafka := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/broker/pom.xml)
+jars := $(cache)/kafka-$(kafka)/lib
+
+.PHONY: help install demo test lint format clean lock jars broker-checksums
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
+
+install: $(venv)/.dev ## the virtual environment .venv with the project and all that its tests need
+
+demo: $(venv)/.run ## a simulated model with a scripted story; needs no broker
+	@$(bin)/plumbline demo $(ARGS)
+
+test: $(venv)/.dev jars ## the whole suite, with a real Kafka broker where Java and Maven are (ARGS='-k name' narrows it)
+	@$(bin)/python -m pytest -q $(ARGS)
+
+lint: $(venv)/.dev ## ruff, its formatter, and mypy --strict
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy
+
+format: $(venv)/.dev ## write the formatter's and the safe fixes' result
+	@$(bin)/ruff check --fix
+	@$(bin)/ruff format
+
+clean: ## remove what the other targets made
+	rm -rf $(venv) $(cache) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find agent detectors tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(venv)/bin/python:
+	@if [ -z "$(python)" ]; then \
+		echo "plumbline needs Python 3.11 or newer, and found none on PATH." >&2; \
+		echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv) or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; fi
+	@"$(python)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(python) cannot make a virtual environment: its venv module is missing." >&2; \
+		echo "Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making $(venv) with $$("$(python)" --version)"
+	@"$(python)" -m venv $(venv)
+
+# Stamps: redone only when a lock file, or what the project's own installation is made from, changes.
+# The project is installed editable and without its dependencies, which the lock has brought with their hashes checked.
+$(venv)/.run: $(lock)/run.txt pyproject.toml | $(venv)/bin/python
+	@echo "installing the locked dependencies"
+	@$(pip) install --require-hashes -r $(lock)/run.txt
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(venv)/.dev: $(lock)/dev.txt pyproject.toml | $(venv)/bin/python
+	@echo "installing the locked dependencies and development tools"
+	@$(pip) install --require-hashes -r $(lock)/dev.txt
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(venv)/.run
+
+# dev.txt holds run.txt's pins (-c), so that one environment serves both. No index, host or local folder is written.
+# pip-compile knows neither dependency groups nor `requires`: they are read out of pyproject.toml and given on stdin.
+compile := CUSTOM_COMPILE_COMMAND='make lock' PIP_FIND_LINKS= $(bin)/pip-compile --quiet --generate-hashes \
+	--strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+listed = $(bin)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["$(1)"]["$(2)"], *sys.argv[1:], sep="\n")'
+
+lock: $(venv)/.dev ## resolve the dependencies anew and write the lock files (ARGS=--upgrade for newer versions)
+	@mkdir -p $(lock)
+	@$(call listed,build-system,requires) | $(compile) $(ARGS) -o $(lock)/run.txt pyproject.toml -
+	@$(call listed,dependency-groups,dev) '-c $(lock)/run.txt' | $(compile) $(ARGS) -o $(lock)/dev.txt pyproject.toml $(lock)/run.txt -
+
+# The broker's jars are checked against recorded SHA-256 sums before anything runs them.
+jars: ## the broker of the tests, from Maven, where Java and Maven are present
+	@if [ -n "$$KAFKA_BOOTSTRAP_SERVERS" ]; then \
+		echo "broker tests: use the broker of KAFKA_BOOTSTRAP_SERVERS"; \
+	elif [ -f $(jars)/.verified ]; then :; \
+	elif ! command -v java >/dev/null; then \
+		echo "broker tests: no Java, so no local broker; install a JRE >= 17 and Maven (Debian: openjdk-17-jre-headless maven)"; \
+	elif ! command -v mvn >/dev/null; then \
+		echo "broker tests: no Maven to fetch Kafka with, so no local broker (Debian: apt-get install maven)"; \
+	else \
+		echo "fetching Apache Kafka $(kafka) for the broker tests"; $(MAKE) --no-print-directory $(jars)/.verified; fi
+
+$(jars)/.verified: tests/broker/pom.xml tests/broker/kafka.sha256
+	@rm -rf $(jars)
+	@mvn -q -B --color never -f tests/broker/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(jars)
+	@cd $(jars) && sha256sum --quiet --strict --check $(CURDIR)/tests/broker/kafka.sha256
+	@touch $@
+
+broker-checksums: ## record the jars' checksums (after a new Kafka version in tests/broker/pom.xml)
+	@rm -rf $(jars)
+	@mvn -q -B --color never -f tests/broker/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(jars)
+	@cd $(jars) && sha256sum *.jar > $(CURDIR)/tests/broker/kafka.sha256
