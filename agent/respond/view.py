@@ -1,0 +1,160 @@
+"""The last committed state, as everything outside sees it: immutable, built once per commit, swapped whole.
+
+/metrics, /status, the terminal and the backtest report read a View and nothing else, so that what is published
+is always what is committed, and a scrape never waits for the processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from detectors import Evidence
+
+OVERALL = ""
+"""The slice of all events."""
+
+
+class MonitorKey(NamedTuple):
+    """Which question a detector answers; `feature` and `segment` are "" where they do not apply."""
+
+    model_name: str
+    model_version: str
+    detector: str
+    feature: str = ""
+    segment: str = ""
+    """A slice, "attribute=value"."""
+    metric: str = ""
+    """The metric whose rate is watched (accuracy, false_positive_rate, …), "" where the detector implies it."""
+
+
+class Severity(StrEnum):
+    """What an alarm asks for."""
+
+    PAGE = "page"
+    TICKET = "ticket"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """A metric and its own denominator. A value that is undefined or has too few samples is simply not there."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Bias-corrected divergences of one feature (or score, prediction) from the baseline in one window."""
+
+    psi: float
+    kl: float
+    js: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorView:
+    """What one detector says now."""
+
+    key: MonitorKey
+    family: str
+    severity: Severity
+    evidence: Evidence
+    active: bool
+    """The latched alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmView:
+    """One alarm from raised to resolved."""
+
+    key: MonitorKey
+    severity: Severity
+    raised_ms: int
+    resolved_ms: int | None
+    evidence: Evidence
+    """As it was when the alarm was raised."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowView:
+    """One window: metrics by slice, drift by feature."""
+
+    start_ms: int
+    end_ms: int
+    metrics: Mapping[str, Mapping[str, MetricValue]]
+    """slice → metric id → value."""
+    counts: Mapping[str, int]
+    """slice → predictions."""
+    drift: Mapping[str, Drift] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One version of a model."""
+
+    version: str
+    first_seen_ms: int
+    last_seen_ms: int
+    learning: bool
+    """Its own score and performance baselines are still being learned."""
+    windows: Mapping[str, WindowView]
+    """By window name: "1h", "24h", "lifetime", …"""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Feature → values missing, lifetime."""
+    invalid: Mapping[str, int] = field(default_factory=dict)
+    """Feature → values of the wrong type, lifetime."""
+    values: Mapping[str, int] = field(default_factory=dict)
+    """Feature → values seen (missing and invalid included), lifetime."""
+    latency: Sequence[tuple[float, int]] = ()
+    """Cumulative latency histogram, lifetime: (upper bound in seconds, events at or below), +inf last."""
+    latency_sum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """One model."""
+
+    name: str
+    task: str
+    watermark_ms: int | None
+    joint_watermark_ms: int | None
+    """Up to where predictions and labels are both complete."""
+    versions: Mapping[str, VersionView]
+    monitors: Sequence[MonitorView]
+    alarms: Sequence[AlarmView]
+    """The newest last; active ones always included, resolved ones up to a bound."""
+    triggers: Sequence[Mapping[str, object]]
+    """Retraining requests as CloudEvents, the newest last."""
+    suppressed: Mapping[str, int]
+    """Retraining requests not sent, by reason."""
+    join: Mapping[str, int]
+    """pending, expired, joined, waiting labels, … (the terms of invariant I7)."""
+    max_series: int
+
+
+class CounterKey(NamedTuple):
+    """A counter's name (without prefix and `_total`) and its labels, sorted."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that is published. Counters live in the store, so they never go back while it survives."""
+
+    models: Mapping[str, ModelView]
+    counters: Mapping[CounterKey, int]
+    """Among them records{topic,outcome} and dead_letters{topic,reason}."""
+    positions: Mapping[tuple[str, int], int]
+    commits: int
+    committed_at_s: float
+    """Wall clock of the commit; the only time in here that is not event time."""
+    agent_version: str = ""
