@@ -42,7 +42,7 @@ clean: ## remove what the other targets made
 	rm -rf $(venv) $(cache) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find agent detectors tests -name __pycache__ -prune -exec rm -rf {} +
 
-$(venv)/bin/python:
+$(bin)/python:
 	@if [ -z "$(python)" ]; then \
 		echo "plumbline needs Python 3.11 or newer, and found none on PATH." >&2; \
 		echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv) or name it: make PYTHON=/path/to/python3" >&2; \
@@ -55,28 +55,31 @@ $(venv)/bin/python:
 
 # Stamps: redone only when a lock file, or what the project's own installation is made from, changes.
 # The project is installed editable and without its dependencies, which the lock has brought with their hashes checked.
-$(venv)/.run: $(lock)/run.txt pyproject.toml | $(venv)/bin/python
+$(venv)/.run: $(lock)/run.txt pyproject.toml | $(bin)/python
 	@echo "installing the locked dependencies"
 	@$(pip) install --require-hashes -r $(lock)/run.txt
 	@$(pip) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(venv)/.dev: $(lock)/dev.txt pyproject.toml | $(venv)/bin/python
+$(venv)/.dev: $(lock)/dev.txt pyproject.toml | $(bin)/python
 	@echo "installing the locked dependencies and development tools"
 	@$(pip) install --require-hashes -r $(lock)/dev.txt
 	@$(pip) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(venv)/.run
 
-# dev.txt holds run.txt's pins (-c), so that one environment serves both. No index, host or local folder is written.
+# dev.txt is run.txt and more, so that one environment serves both. No index, host or local folder is written.
 # pip-compile knows neither dependency groups nor `requires`: they are read out of pyproject.toml and given on stdin.
 compile := CUSTOM_COMPILE_COMMAND='make lock' PIP_FIND_LINKS= $(bin)/pip-compile --quiet --generate-hashes \
 	--strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
-listed = $(bin)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["$(1)"]["$(2)"], *sys.argv[1:], sep="\n")'
+listed = $(bin)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["$(1)"]["$(2)"], sep="\n")'
 
-lock: $(venv)/.dev ## resolve the dependencies anew and write the lock files (ARGS=--upgrade for newer versions)
+$(bin)/pip-compile: | $(bin)/python
+	@$(pip) install 'pip-tools>=7.5'
+
+lock: $(bin)/pip-compile ## resolve the dependencies anew and write the lock files (ARGS=--upgrade for newer versions)
 	@mkdir -p $(lock)
 	@$(call listed,build-system,requires) | $(compile) $(ARGS) -o $(lock)/run.txt pyproject.toml -
-	@$(call listed,dependency-groups,dev) '-c $(lock)/run.txt' | $(compile) $(ARGS) -o $(lock)/dev.txt pyproject.toml $(lock)/run.txt -
+	@$(call listed,dependency-groups,dev) | $(compile) $(ARGS) -o $(lock)/dev.txt $(lock)/run.txt -
 
 # The broker's jars are checked against recorded SHA-256 sums before anything runs them.
 jars: ## the broker of the tests, from Maven, where Java and Maven are present
