@@ -1,0 +1,67 @@
+"""Detectors that never cry wolf: merged counts in, evidence out.
+
+Pure: numbers only, no clock, no file, nothing of the agent. Every detector eats the closed, merged integer
+counts of one step (or of one matured cohort of labels), once, and answers with `Evidence`. All of them are
+e-detectors, so their false alarms keep to a budget that is split over all monitors.
+
+How to find your way, in reading order:
+
+    base            the vocabulary: Evidence, Verdict, the Detector protocol
+    budget          from "at most X false pages per model per period" to each monitor's threshold
+    sequential      the mathematics: e-values, Shiryaev-Roberts, confidence sequences
+    edetector       the loop all detectors share: bet, accumulate, alarm, restart
+    rate            the loop for a share that leaves its band on one side
+    drift/          histogram (features, scores, predictions), divergence (PSI, KL, JS for gauges)
+    silence/        volume, missing, confidence, constant
+    fairness/       ratio of two groups' rates
+    performance/    drop of a labelled rate
+
+To add a method: copy the file nearest to it, say in its docstring what question it answers, and register it
+here; the contract tests pick it up from the registry.
+"""
+
+from detectors.base import Detector, Evidence, State, Verdict
+from detectors.budget import log_threshold, split
+from detectors.drift.divergence import js, js_distance, kl, psi
+from detectors.drift.histogram import HistogramDrift
+from detectors.fairness.ratio import GroupRatio
+from detectors.performance.drop import RateDrop
+from detectors.silence.confidence import ConfidenceCollapse
+from detectors.silence.constant import ConstantPredictions
+from detectors.silence.missing import MissingSurge
+from detectors.silence.volume import VolumeDrop
+
+REGISTRY: dict[str, type] = {
+    detector.name: detector
+    for detector in (
+        HistogramDrift,
+        VolumeDrop,
+        MissingSurge,
+        ConfidenceCollapse,
+        ConstantPredictions,
+        GroupRatio,
+        RateDrop,
+    )
+}
+"""Every detector by its id."""
+
+__all__ = [
+    "REGISTRY",
+    "ConfidenceCollapse",
+    "ConstantPredictions",
+    "Detector",
+    "Evidence",
+    "GroupRatio",
+    "HistogramDrift",
+    "MissingSurge",
+    "RateDrop",
+    "State",
+    "Verdict",
+    "VolumeDrop",
+    "js",
+    "js_distance",
+    "kl",
+    "log_threshold",
+    "psi",
+    "split",
+]

@@ -1,0 +1,1 @@
+"""Has the input or output changed its shape?"""

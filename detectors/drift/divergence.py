@@ -1,0 +1,70 @@
+"""How far apart two histograms are, corrected for what sampling alone would show.
+
+Each index is computed on frequencies with half a pseudo-count per bin, then lowered by its expectation
+under "no difference" and floored at 0, so that it does not depend on how many events happened to fall into
+the window.
+
+References: Yurdakul (2018), Statistical properties of the population stability index; Lin (1991) for the
+Jensen-Shannon divergence.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from detectors.sequential import Floats
+
+
+def frequencies(counts: ArrayLike) -> Floats:
+    """Shares of the bins with half a pseudo-count each: never zero."""
+    array = np.asarray(counts, dtype=np.float64)
+    if array.ndim != 1 or array.size < 2 or (array < 0).any():
+        raise ValueError("a histogram is at least two counts of zero or more")
+    return np.asarray((array + 0.5) / (array.sum() + 0.5 * array.size))
+
+
+def psi(counts: ArrayLike, reference: ArrayLike) -> float:
+    """Population stability index: sum (p - q) ln(p / q), in nats; 0.1 and 0.25 are folklore, not thresholds.
+
+    >>> round(psi([400, 350, 250], [250, 350, 400]), 3)
+    0.137
+    >>> psi([26, 34, 40], [2500, 3500, 4000])
+    0.0
+    """
+    p, q = _pair(counts, reference)
+    return max(0.0, float((p - q) @ np.log(p / q)) - 2.0 * _noise(counts, reference))
+
+
+def kl(counts: ArrayLike, reference: ArrayLike) -> float:
+    """Kullback-Leibler divergence of the window from the reference: sum p ln(p / q), in nats."""
+    p, q = _pair(counts, reference)
+    return max(0.0, float(p @ np.log(p / q)) - _noise(counts, reference))
+
+
+def js(counts: ArrayLike, reference: ArrayLike) -> float:
+    """Jensen-Shannon divergence, base 2: from 0, equal, to 1, nothing in common."""
+    p, q = _pair(counts, reference)
+    middle = 0.5 * (p + q)
+    nats = 0.5 * float(p @ np.log(p / middle)) + 0.5 * float(q @ np.log(q / middle))
+    return max(0.0, nats - 0.25 * _noise(counts, reference)) / math.log(2.0)
+
+
+def js_distance(counts: ArrayLike, reference: ArrayLike) -> float:
+    """Jensen-Shannon distance: the root of the divergence, a metric."""
+    return math.sqrt(js(counts, reference))
+
+
+def _pair(counts: ArrayLike, reference: ArrayLike) -> tuple[Floats, Floats]:
+    p, q = frequencies(counts), frequencies(reference)
+    if p.size != q.size:
+        raise ValueError(f"histograms of {p.size} and {q.size} bins cannot be compared")
+    return p, q
+
+
+def _noise(counts: ArrayLike, reference: ArrayLike) -> float:
+    """Expected KL of two samples of one distribution; PSI expects twice, JS a quarter of it."""
+    n, m = float(np.sum(counts)), float(np.sum(reference))
+    if n <= 0.0 or m <= 0.0:
+        return math.inf
+    return 0.5 * (np.size(counts) - 1) * (1.0 / n + 1.0 / m)

@@ -1,0 +1,1 @@
+"""Are groups treated alike?"""

@@ -1,0 +1,1 @@
+"""Has something stopped working without an error?"""

@@ -1,0 +1,160 @@
+"""A stream of events that dries up."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.edetector import HORIZON, EDetector, Estimate
+from detectors.sequential import Floats, count_interval, negative_binomial_drop
+
+_DEPTHS = (0.02, 0.3, 0.6, 0.8)
+"""Rates bet on, as shares of the least tolerated one."""
+_SHALLOWEST = 0.85
+_MEMORIES = (0.5, 0.1)
+_DRIFT = 0.01
+"""Weight of the newest step in the learned expectation: about a hundred steps of memory."""
+LEARN_STEPS, LEARN_EVENTS = 24, 100
+"""What must be seen before a learned expectation is trusted."""
+
+
+class VolumeDrop(EDetector):
+    """Has the number of events per step fallen below the tolerated part of what is expected?
+
+    Counts are [events]. With mu expected, floor = 1 - tolerated_drop, and counts of variance m + m^2 / r,
+    each bet rho < floor gives the negative-binomial ratio
+
+        log S = y [log(rho / floor) + s] + r s,   s = log((r + floor mu) / (r + rho mu)),   M <- (M + 1) S
+
+    (Poisson for r to infinity: y log(rho / floor) - mu (rho - floor)), with r = mu / (overdispersion - 1). The
+    mean M over the bets (four depths, two memories) alarms when log M >= log c. It is valid for every larger
+    mean and every larger r; a rise never alarms.
+
+    Without `expected_per_step` it is learned: first steps (at least 24 and 100 events; warming up), then a
+    slow moving average of the past that stands still from an alarm until recovery. Overdispersion around
+    it, if not given, is learned likewise, so seasons and bursts cost power, not false alarms. Long runs of
+    correlated lows are not covered: replay history and raise the threshold by what it shows.
+
+    Parameters: `expected_per_step`, events per step, or None to learn. `tolerated_drop`, share of them that
+    may be missing, 0 to 1; more tolerates more. `log_threshold`, log c in nats. `overdispersion`, variance
+    over mean, 1 or more, or None to learn. `samples` of the evidence are expected events.
+
+    Example:
+        >>> rng = np.random.default_rng(42)
+        >>> detector = VolumeDrop(None, log_threshold=math.log(1e6))
+        >>> for step in range(200):
+        ...     detector.update(np.array([rng.poisson(40 if step < 100 else 4)]))
+        ...     if detector.fired:
+        ...         break
+        >>> step, round(detector.evidence.reference), round(detector.evidence.value)
+        (101, 40, 2)
+
+    References: Shin, Ramdas and Rinaldo (2024), E-detectors; Robbins and Siegmund (1974) for the gamma
+    mixture.
+    """
+
+    name: ClassVar[str] = "volume_drop"
+    family: ClassVar[str] = "silence"
+    severity: ClassVar[str] = "page"
+    _remembered = (
+        *EDetector._remembered, "_expected", "_phi", "_learning", "_sum", "_squares", "_levels", "_frozen",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        expected_per_step: float | None,
+        *,
+        tolerated_drop: float = 0.5,
+        log_threshold: float,
+        overdispersion: float | None = None,
+    ) -> None:
+        """Judge against a given or learned expectation."""
+        if not 0.0 < tolerated_drop < 1.0:
+            raise ValueError(f"tolerated_drop must lie between 0 and 1, not {tolerated_drop}")
+        if expected_per_step is not None and not expected_per_step > 0.0:
+            raise ValueError(f"expected_per_step must be positive, not {expected_per_step}")
+        self._floor = 1.0 - tolerated_drop
+        self._learns_level = expected_per_step is None
+        self._learns_phi = overdispersion is None
+        self._expected = expected_per_step or 0.0
+        self._phi = max(1.0, overdispersion or 1.0)
+        self._learning = self._learns_level
+        self._sum = 0.0
+        self._squares = 0.0
+        self._levels = [1.0] * len(_MEMORIES)  # recent events over expected
+        self._frozen = False
+        super().__init__(bets=len(_DEPTHS) + len(_MEMORIES), width=2, log_threshold=log_threshold)
+
+    @property
+    def warming_up(self) -> bool:
+        """Is the expectation still being learned, or are too few events due?"""
+        return self._learning or self._total < 10.0
+
+    def _check(self, counts: NDArray[np.int64]) -> None:
+        if counts.shape != (1,) or counts[0] < 0:
+            raise ValueError(f"{self.name} takes one count of zero or more, not {counts!r}")
+
+    def _sample(self, counts: NDArray[np.int64]) -> Floats:
+        return np.array([float(counts[0]), self._expected])
+
+    def _size(self, sample: Floats) -> float:
+        return float(sample[1])
+
+    def _size_parameter(self) -> float:
+        return self._expected / max(self._phi - 1.0, 1e-4)
+
+    def _bets(self, sample: Floats) -> list[float | None]:
+        events, expected = sample.tolist()
+        size, deepest = self._size_parameter(), _SHALLOWEST * self._floor
+        rates = [self._floor * depth for depth in _DEPTHS]
+        rates += [min(deepest, max(rates[0], level)) for level in self._levels]
+        return [negative_binomial_drop(events, expected, rho, self._floor, size) for rho in rates]
+
+    def _learn(self, sample: Floats) -> None:
+        events, expected = sample.tolist()
+        if self._learning:
+            self._begin(events)
+            return
+        for j, newest in enumerate(_MEMORIES):
+            self._levels[j] += newest * (events / expected - self._levels[j])
+        self._frozen = self._fired or (self._frozen and not self.recovered)
+        if self._frozen:
+            return
+        if self._learns_phi:
+            # Clipped, so that the beginning of a drop does not pass for a restless stream.
+            restless = min((events - expected) ** 2 / expected, 9.0 * self._phi)
+            self._phi = max(1.0, self._phi + 2.0 * _DRIFT * (restless - self._phi))
+        if self._learns_level:
+            self._expected += _DRIFT * (min(events, 4.0 * expected) - expected)
+
+    def _begin(self, events: float) -> None:
+        self._sum += events
+        self._squares += events * events
+        if self._steps < LEARN_STEPS or self._sum < LEARN_EVENTS:
+            return
+        self._learning = False
+        self._expected = self._sum / self._steps
+        if self._learns_phi:
+            variance = (self._squares - self._sum * self._expected) / (self._steps - 1)
+            self._phi = max(1.0, variance / self._expected)
+
+    def _outside(self, sample: Floats) -> bool:
+        return bool(sample[0] < self._floor * sample[1])
+
+    def _estimate(self, sample: Floats, alpha: float) -> Estimate:
+        events, expected = sample.tolist()
+        low, high = count_interval(events / self._phi, expected / self._phi, alpha)
+        return events / expected * self._expected, low * self._expected, high * self._expected
+
+    def _reference(self) -> float | None:
+        return None if self._learning else self._expected
+
+    def _tolerance(self) -> tuple[float | None, float | None]:
+        return (None if self._learning else self._floor * self._expected), None
+
+    def _smallest_change(self, nats: float) -> float | None:
+        # KL between Poisson means is nearly 2 (difference of roots)^2 per expected event.
+        phi = 1.0 + self._floor * (self._phi - 1.0)
+        root = math.sqrt(self._floor) - nats / math.sqrt(2.0 * HORIZON * self._expected / phi)
+        return (1.0 - root * root) * self._expected if root > 0.0 else None
