@@ -1,0 +1,90 @@
+"""Where the tests' real Kafka broker comes from, first that applies:
+
+1. the address in KAFKA_BOOTSTRAP_SERVERS,
+2. the jars that `make jars` fetched, with Java >= 17,
+3. a container, where Docker answers;
+
+`NoBroker` says why none of them did.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.kafka_node import Broker, KafkaNode
+
+__all__ = ["Broker", "KafkaNode", "NoBroker", "any_broker", "kafka_node"]
+
+ROOT = Path(__file__).parent.parent
+POM = Path(__file__).parent / "broker" / "pom.xml"
+
+
+class NoBroker(Exception):
+    """No real broker can be had here; the message says why, and what to do."""
+
+
+@contextmanager
+def kafka_node(directory: Path, overrides: Mapping[str, str] | None = None) -> Iterator[KafkaNode]:
+    """A broker of one's own, from the jars: the only kind that a test may kill; or NoBroker."""
+    node = KafkaNode(_java(), _jars(), directory, overrides)
+    try:
+        node.create()
+        yield node
+    finally:
+        node.stop(grace=5)
+
+
+@contextmanager
+def any_broker(directory: Path) -> Iterator[Broker]:
+    """The first broker to be had, in the order of the module's docstring; or NoBroker."""
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield Broker(bootstrap)
+        return
+    with ExitStack() as stack:
+        try:
+            broker: Broker = stack.enter_context(kafka_node(directory))
+        except NoBroker as no_jars:
+            broker = stack.enter_context(_container(str(no_jars)))
+        yield broker
+
+
+@contextmanager
+def _container(otherwise: str) -> Iterator[Broker]:
+    """A broker in a container, where a Docker engine answers."""
+    import docker
+
+    try:
+        client = docker.from_env(timeout=5)
+        client.ping()
+        client.close()
+    except docker.errors.DockerException:
+        raise NoBroker(f"{otherwise}; and no Docker engine answers") from None
+    from testcontainers.community.kafka import KafkaContainer
+
+    with KafkaContainer().with_kraft() as container:
+        yield Broker(container.get_bootstrap_server())
+
+
+def _jars() -> Path:
+    version = re.findall("<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
+    lib = ROOT / ".cache" / f"kafka-{version}" / "lib"
+    if not (lib / ".verified").exists():
+        raise NoBroker(
+            f"no verified Kafka jars in {lib.relative_to(ROOT)} (`make jars` needs Java >= 17 and Maven)"
+        )
+    return lib
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise NoBroker("no Java on PATH (Kafka needs >= 17)")
+    banner = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r'version "(\d+)', banner)
+    if found is None or int(found[1]) < 17:
+        raise NoBroker(f"Java is too old for Kafka, which needs >= 17: {banner.splitlines()[0]}")
+    return java
