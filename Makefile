@@ -86,8 +86,8 @@ jars: ## the broker of the tests, from Maven, where Java and Maven are present
 	@if [ -n "$$KAFKA_BOOTSTRAP_SERVERS" ]; then \
 		echo "broker tests: use the broker of KAFKA_BOOTSTRAP_SERVERS"; \
 	elif [ -f $(jars)/.verified ]; then :; \
-	elif ! command -v java >/dev/null; then \
-		echo "broker tests: no Java, so no local broker; install a JRE >= 17 and Maven (Debian: openjdk-17-jre-headless maven)"; \
+	elif [ "$$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')" -lt 17 ] 2>/dev/null || ! command -v java >/dev/null; then \
+		echo "broker tests: no Java >= 17, so no local broker (Debian: apt-get install openjdk-17-jre-headless maven)"; \
 	elif ! command -v mvn >/dev/null; then \
 		echo "broker tests: no Maven to fetch Kafka with, so no local broker (Debian: apt-get install maven)"; \
 	else \
