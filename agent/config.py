@@ -1,44 +1,96 @@
 """The configuration: one YAML file, validated whole, unknown keys refused, every default stated here.
 
-Environment variables override the file (`PLUMBLINE_KAFKA__BOOTSTRAP_SERVERS=…`); secrets come from the environment
-or from files only (`password_file`), never from the YAML itself.
+Environment variables override the file (`PLUMBLINE_KAFKA__BOOTSTRAP_SERVERS=…`); secrets come from the
+environment or from files only (`sasl_password_file`), never from the YAML itself.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from agent.errors import StartError
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = r"(\d+(?:\.\d+)?(?:ms|s|m|h|d|w) ?)+"
+_LONGEST = timedelta(days=36_500)
 
 
-def parse_duration(value: object) -> object:
-    """Read "10m", "1h30m", "35d"; anything else is left to pydantic to refuse or accept."""
-    if not isinstance(value, str):
+def parse_duration(value: object) -> timedelta:
+    """Read "10m", "1h30m", "35d", to the millisecond. A bare number is refused: nobody knows its unit."""
+    if isinstance(value, timedelta):
         return value
+    if not isinstance(value, str) or not re.fullmatch(_DURATION, value.strip()):
+        raise ValueError("no duration")
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", value)
-    if not parts or "".join(n + u for n, u in parts) != value.replace(" ", ""):
-        return value
-    return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in parts))
+    milliseconds = round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    if milliseconds > _LONGEST / timedelta(milliseconds=1):
+        raise ValueError("too long")
+    return timedelta(milliseconds=milliseconds)
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+def format_duration(value: timedelta) -> str:
+    """Write a duration as the config does: the inverse of parse_duration."""
+    rest = value // timedelta(milliseconds=1)
+    text = ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(rest, _UNITS[unit])
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def _duration_schema(expected: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "x-expected": expected})
+
+
+_AS_TEXT = PlainSerializer(format_duration, return_type=str, when_used="json")
+Duration = Annotated[
+    timedelta,
+    Field(gt=timedelta(0)),
+    BeforeValidator(parse_duration),
+    _AS_TEXT,
+    _duration_schema("a duration above 0 with its unit, such as 30s, 10m, 24h, 35d or 1h30m"),
+]
+DurationOrZero = Annotated[
+    timedelta,
+    Field(ge=timedelta(0)),
+    BeforeValidator(parse_duration),
+    _AS_TEXT,
+    _duration_schema("a duration with its unit, such as 0s, 10m, 24h or 35d"),
+]
+
+
+def _whole_number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Name = Annotated[str, BeforeValidator(_whole_number_as_text), Field(min_length=1)]
+"""A class, group, attribute or topic; 0 and 1 may be written without quotes."""
 
 
 class Section(BaseModel):
     """A part of the file: unknown keys are refused, values cannot change after the start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+_SERVERS = Field(
+    pattern=r"^[^\s,/@]+:\d+(\s*,\s*[^\s,/@]+:\d+)*$",
+    json_schema_extra={"x-expected": "host:port, several with commas between"},
+)
 
 
 class KafkaConfig(Section):
     """How to reach the broker."""
 
-    bootstrap_servers: str = "localhost:9092"
+    bootstrap_servers: Annotated[str, _SERVERS] = "localhost:9092"
     group_id: str = "plumbline"
     client_id: str = "plumbline"
     start: Literal["earliest", "latest", "fail"] = "earliest"
@@ -57,7 +109,7 @@ class KafkaConfig(Section):
 class SourceConfig(Section):
     """Topics (or, for files, paths) that share one event format."""
 
-    topics: Annotated[list[str], Field(min_length=1)]
+    topics: Annotated[list[Name], Field(min_length=1)]
     kind: Literal["prediction", "feedback", "auto"] = "auto"
     """auto: told by the CloudEvents type of each record."""
     preset: Literal["native", "flat"] = "native"
@@ -86,14 +138,16 @@ class FairnessConfig(Section):
     ]
     tolerance: Annotated[float, Field(gt=1)] = 1.25
     """A ratio within [1/tolerance, tolerance] is accepted; 1.25 is the four-fifths rule."""
-    reference: dict[str, str] = {}
+    reference: dict[str, Name] = {}
     """Reference group by attribute; otherwise each group is compared with everyone else."""
 
 
 class PerformanceConfig(Section):
     """Which metrics must not fall, and by how much."""
 
-    metrics: list[Literal["accuracy", "precision", "recall", "specificity", "false_positive_rate"]] = ["accuracy"]
+    metrics: list[Literal["accuracy", "precision", "recall", "specificity", "false_positive_rate"]] = [
+        "accuracy"
+    ]
     relative_drop: Annotated[float, Field(gt=0, lt=1)] = 0.05
     min_baseline_labels: Annotated[int, Field(gt=0)] = 500
     """A version without a baseline learns its own from its first so many mature labels."""
@@ -116,7 +170,7 @@ class SilenceConfig(Section):
 class RetrainingConfig(Section):
     """When a retraining request is sent."""
 
-    cooldown: Duration = timedelta(hours=24)
+    cooldown: DurationOrZero = timedelta(hours=24)
     min_labels: Annotated[int, Field(ge=0)] = 500
     """Fewer labels in the last 30 days: the request is suppressed, and the suppression counted."""
     dry_run: bool = False
@@ -130,31 +184,42 @@ class BudgetConfig(Section):
     period: Duration = timedelta(days=30)
 
 
+def _default_maturity(model: dict[str, Any]) -> timedelta:
+    horizon: timedelta = model.get("label_horizon", timedelta(days=7))
+    return min(timedelta(days=7), horizon)
+
+
 class ModelConfig(Section):
     """One model: its task, what is known of its events, and what must hold."""
 
     task: Literal["binary", "multiclass"] = "binary"
-    classes: list[str] | None = None
+    classes: list[Name] | None = None
     """Multiclass: every class, in order. Binary: [negative, positive]; default ["0", "1"]."""
-    positive: str | None = None
-    """Binary: the label that counts as positive; every other label is negative. Default: the last of `classes`."""
+    positive: Name | None = None
+    """Binary: the label that counts as positive; every other label is negative.
+    Default: the last of `classes`."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A score at or above it is a positive prediction where the event names no class."""
-    segments: list[str] = []
+    segments: list[Name] = []
     """Attributes, from `tags` or `features`, by which everything is broken down."""
-    intersections: list[Annotated[list[str], Field(min_length=2)]] = []
+    intersections: list[Annotated[list[Name], Field(min_length=2)]] = []
     features: dict[str, Literal["numeric", "categorical"]] = {}
     """Monitored features; a baseline brings its own."""
     baseline: Path | None = None
     """Written by `plumbline profile`."""
-    windows: list[Literal["5m", "1h", "24h", "7d", "30d", "lifetime"]] = ["1h", "24h", "lifetime"]
+    windows: Annotated[list[Literal["5m", "1h", "24h", "7d", "30d", "lifetime"]], Field(min_length=1)] = [
+        "1h",
+        "24h",
+        "lifetime",
+    ]
     step: Duration = timedelta(minutes=5)
     """How often detectors look."""
-    allowed_lateness: Duration = timedelta(minutes=10)
+    allowed_lateness: DurationOrZero = timedelta(minutes=10)
     label_horizon: Duration = timedelta(days=30)
     """A label later than this after its prediction no longer counts."""
-    label_maturity: Duration = timedelta(days=7)
-    """Detectors bet on an hour of predictions once 95 % are labelled, or at this age."""
+    label_maturity: Duration = Field(default_factory=_default_maturity)
+    """Detectors bet on an hour of predictions once 95 % are labelled, or at this age.
+    Default: 7d, or label_horizon where that is shorter."""
     min_samples: Annotated[int, Field(gt=0)] = 30
     """A value with a smaller denominator is left out."""
     max_segment_values: Annotated[int, Field(gt=0)] = 50
@@ -199,5 +264,53 @@ class Config(Section):
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576
     idle_timeout: Duration = timedelta(seconds=60)
     """A partition that is read to its end for so long no longer holds the clocks back."""
-    future_skew: Duration = timedelta(minutes=5)
+    future_skew: DurationOrZero = timedelta(minutes=5)
     """An event dated further ahead of its broker's append time is dead-lettered."""
+
+
+class _Schema(GenerateJsonSchema):
+    """Writes defaults as the file would: durations as "10m"."""
+
+    def encode_default(self, dft: Any) -> Any:  # noqa: ANN401 - pydantic's signature
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file."""
+    return Config.model_json_schema(schema_generator=_Schema)
+
+
+def load(path: Path, environ: Mapping[str, str], *, need_baselines: bool = True) -> Config:
+    """Read a config file, lay the environment over it, and check all that can be checked without a broker.
+
+    Raises one ConfigError that tells all mistakes. Relative paths start at the folder of the file.
+    `need_baselines=False` is for who is about to make them.
+    """
+    from agent.configcheck import checked
+    from agent.configfile import read
+
+    return checked(read(path, environ), path.absolute().parent, need_baselines=need_baselines)
+
+
+def kafka_password(kafka: KafkaConfig, environ: Mapping[str, str]) -> str | None:
+    """Return the SASL password from PLUMBLINE_KAFKA_PASSWORD or the configured file; None without SASL.
+
+    Raises StartError where neither has one: secrets are often mounted later than the config is checked.
+    """
+    if kafka.sasl_mechanism is None:
+        return None
+    if password := environ.get("PLUMBLINE_KAFKA_PASSWORD"):
+        return password
+    if kafka.sasl_password_file is None:
+        raise StartError(
+            "kafka.sasl_mechanism is set, but there is no password: "
+            "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
+        )
+    try:
+        password = kafka.sasl_password_file.read_text("utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not UTF-8 text"
+        raise StartError(f"the file of kafka.sasl_password_file cannot be read: {reason}") from None
+    if not password:
+        raise StartError("the file of kafka.sasl_password_file is empty")
+    return password

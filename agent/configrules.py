@@ -1,0 +1,170 @@
+"""The rules between keys: what no single value can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from agent.config import Config, KafkaConfig, ModelConfig, format_duration
+from agent.configfile import Loc, Problem
+
+_HOUR = timedelta(hours=1)
+_MINUTE = timedelta(minutes=1)
+
+
+def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
+    """Return every broken rule of a config whose single values are right."""
+    problems = [*_kafka(config.kafka), *_topics(config)]
+    for name, model in config.models.items():
+        loc: Loc = ("models", name)
+        checks = (_classes, _slices, _windows, _times, _step)
+        problems += [problem for check in checks for problem in check(loc, model)]
+        if need_baselines:
+            problems += _baseline(loc, model)
+    return problems
+
+
+def _kafka(kafka: KafkaConfig) -> Iterator[Problem]:
+    sasl = kafka.security_protocol.startswith("SASL")
+    if sasl and kafka.sasl_mechanism is None:
+        remedy = "add kafka.sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        yield Problem(
+            ("kafka", "security_protocol"), "a SASL mechanism beside it", remedy, kafka.security_protocol
+        )
+    if kafka.sasl_mechanism is not None and not sasl:
+        remedy = "set kafka.security_protocol: SASL_SSL (or SASL_PLAINTEXT), or remove the mechanism"
+        yield Problem(
+            ("kafka", "sasl_mechanism"), "a security_protocol with SASL", remedy, kafka.sasl_mechanism
+        )
+    if kafka.sasl_mechanism is not None and not kafka.sasl_username:
+        yield Problem(
+            ("kafka", "sasl_username"), "the user of the SASL mechanism", "add kafka.sasl_username: name"
+        )
+
+
+def _topics(config: Config) -> Iterator[Problem]:
+    seen: dict[str, Loc] = {}
+    for index, source in enumerate(config.sources):
+        for position, topic in enumerate(source.topics):
+            loc: Loc = ("sources", index, "topics", position)
+            if topic in seen:
+                yield Problem(
+                    loc, "each topic once", "remove one of the two; kind: auto reads mixed topics", topic
+                )
+            seen.setdefault(topic, loc)
+    if config.sources and all(source.kind == "feedback" for source in config.sources):
+        remedy = "add a source with kind: prediction (or auto)"
+        yield Problem(("sources",), "a source that brings predictions", remedy)
+    own = (
+        (("dead_letters", "topic"), config.dead_letters.topic),
+        (("retraining_topic",), config.retraining_topic),
+    )
+    for loc, name in own:
+        if name in seen:
+            yield Problem(loc, "a topic that is not among the sources", "choose another name", str(name))
+
+
+def _classes(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    classes, at = model.classes, (*loc, "classes")
+    if classes is not None and (twice := _repeated(classes)):
+        yield Problem(at, "each class once", f"remove the second {', '.join(twice)}", _list(classes))
+    if model.task == "binary":
+        if classes is not None and len(classes) != 2:
+            remedy = (
+                "write `classes: [negative, positive]` with the names your events use, or task: multiclass"
+            )
+            yield Problem(at, "exactly two classes for a binary model", remedy, _list(classes))
+        elif classes is not None and model.positive is not None and model.positive not in classes:
+            remedy = f"write `positive: {classes[-1]}`, or add {model.positive} to classes"
+            yield Problem(
+                (*loc, "positive"), f"one of the classes: {', '.join(classes)}", remedy, model.positive
+            )
+        return
+    if classes is None and model.baseline is None:
+        remedy = "write `classes: [a, b, c]`, or name a baseline, which brings them"
+        yield Problem(at, "the classes of a multiclass model", remedy)
+    elif classes is not None and len(classes) < 2:
+        yield Problem(at, "at least two classes", "write `classes: [a, b, c]`", _list(classes))
+    for key in ("positive", "threshold"):
+        if key in model.model_fields_set:
+            remedy = f"remove it, or set {'.'.join(map(str, loc))}.task: binary"
+            yield Problem(
+                (*loc, key), "nothing: only binary models have it", remedy, str(getattr(model, key))
+            )
+
+
+def _slices(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    if twice := _repeated(model.segments):
+        yield Problem((*loc, "segments"), "each attribute once", f"remove the second {', '.join(twice)}")
+    for index, name in enumerate(model.segments):
+        if "=" in name or "," in name:
+            remedy = "map the attribute to another name (sources: fields:)"
+            yield Problem(
+                (*loc, "segments", index),
+                "a name without = and comma, which slices are written with",
+                remedy,
+                name,
+            )
+    known = ", ".join(model.segments) or "none"
+    for index, attributes in enumerate(model.intersections):
+        at: Loc = (*loc, "intersections", index)
+        if missing := [name for name in attributes if name not in model.segments]:
+            remedy = f"add {', '.join(missing)} to segments, or remove it here"
+            yield Problem(at, f"attributes of segments ({known})", remedy, _list(attributes))
+        if _repeated(attributes):
+            yield Problem(at, "different attributes", "name each once", _list(attributes))
+    if _repeated([" × ".join(sorted(attributes)) for attributes in model.intersections]):
+        yield Problem(
+            (*loc, "intersections"), "each intersection once", "remove the repetition; order is no difference"
+        )
+    for name in model.fairness.reference:
+        if name not in model.segments:
+            remedy = f"add {name} to segments, or remove the line"
+            yield Problem(
+                (*loc, "fairness", "reference", name), f"an attribute of segments ({known})", remedy
+            )
+
+
+def _windows(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    if twice := _repeated(model.windows):
+        remedy = f"remove the second {', '.join(twice)}"
+        yield Problem((*loc, "windows"), "each window once", remedy, _list(model.windows))
+
+
+def _times(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    if model.label_maturity > model.label_horizon:
+        horizon = format_duration(model.label_horizon)
+        yield Problem(
+            (*loc, "label_maturity"),
+            f"at most label_horizon ({horizon}): labels after it do not count",
+            "shorten label_maturity or lengthen label_horizon",
+            format_duration(model.label_maturity),
+        )
+
+
+def _step(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    step = model.step
+    divides = not step % _MINUTE and not _HOUR % step
+    if not divides and step % _HOUR:
+        yield Problem(
+            (*loc, "step"),
+            "whole minutes that divide an hour (1m, 5m, 15m, 30m, …) or whole hours (1h, 6h, 1d, …)",
+            "choose the nearest of these; hours are what panes are kept by",
+            format_duration(step),
+        )
+
+
+def _baseline(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    if model.baseline is not None and not model.baseline.is_file():
+        profile = f"plumbline profile -c CONFIG --model {loc[-1]} --input FILE -o {model.baseline}"
+        remedy = f"write it with `{profile}`, or correct the path"
+        yield Problem((*loc, "baseline"), "an existing file", remedy, str(model.baseline))
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _list(names: Iterable[str]) -> str:
+    return f"[{', '.join(names)}]"
