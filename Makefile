@@ -22,6 +22,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
 
 install: $(venv)/.dev ## the virtual environment .venv with the project and all that its tests need
+	@echo "ready: $(bin)/plumbline"
 
 demo: $(venv)/.run ## a simulated model with a scripted story; needs no broker
 	@$(bin)/plumbline demo $(ARGS)
