@@ -84,23 +84,24 @@ lock: $(bin)/pip-compile ## resolve the dependencies anew and write the lock fil
 
 # The broker's jars are checked against recorded SHA-256 sums before anything runs them.
 jars: ## the broker of the tests, from Maven, where Java and Maven are present
-	@if [ -n "$$KAFKA_BOOTSTRAP_SERVERS" ]; then \
-		echo "broker tests: use the broker of KAFKA_BOOTSTRAP_SERVERS"; \
-	elif [ -f $(jars)/.verified ]; then :; \
-	elif [ "$$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')" -lt 17 ] 2>/dev/null || ! command -v java >/dev/null; then \
+	@if [ -f $(jars)/.verified ] && [ ! tests/broker/kafka.sha256 -nt $(jars)/.verified ]; then :; \
+	elif ! java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])'; then \
 		echo "broker tests: no Java >= 17, so no local broker (Debian: apt-get install openjdk-17-jre-headless maven)"; \
 	elif ! command -v mvn >/dev/null; then \
 		echo "broker tests: no Maven to fetch Kafka with, so no local broker (Debian: apt-get install maven)"; \
 	else \
 		echo "fetching Apache Kafka $(kafka) for the broker tests"; $(MAKE) --no-print-directory $(jars)/.verified; fi
 
+# Maven writes its errors, and escape codes, to stdout: they are shown only if it fails.
+fetch = mkdir -p $(jars) && rm -f $(jars)/* $(jars)/.verified && \
+	{ mvn -q -B -f tests/broker/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+		-DoutputDirectory=$(CURDIR)/$(jars) >$(cache)/maven.log 2>&1 || { cat $(cache)/maven.log >&2; exit 1; }; }
+
 $(jars)/.verified: tests/broker/pom.xml tests/broker/kafka.sha256
-	@rm -rf $(jars)
-	@mvn -q -B --color never -f tests/broker/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(jars)
+	@$(fetch)
 	@cd $(jars) && sha256sum --quiet --strict --check $(CURDIR)/tests/broker/kafka.sha256
 	@touch $@
 
 broker-checksums: ## record the jars' checksums (after a new Kafka version in tests/broker/pom.xml)
-	@rm -rf $(jars)
-	@mvn -q -B --color never -f tests/broker/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(jars)
+	@$(fetch)
 	@cd $(jars) && sha256sum *.jar > $(CURDIR)/tests/broker/kafka.sha256

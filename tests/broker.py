@@ -7,12 +7,14 @@
 `NoBroker` says why none of them did.
 """
 
+import gc
 import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tests.kafka_node import Broker, KafkaNode
@@ -55,18 +57,28 @@ def any_broker(directory: Path) -> Iterator[Broker]:
 @contextmanager
 def _container(otherwise: str) -> Iterator[Broker]:
     """A broker in a container, where a Docker engine answers."""
-    import docker
-
-    try:
-        client = docker.from_env(timeout=5)
-        client.ping()
-        client.close()
-    except docker.errors.DockerException:
-        raise NoBroker(f"{otherwise}; and no Docker engine answers") from None
+    if not _docker_answers():
+        raise NoBroker(f"{otherwise}; and no Docker engine answers")
     from testcontainers.community.kafka import KafkaContainer
 
     with KafkaContainer().with_kraft() as container:
         yield Broker(container.get_bootstrap_server())
+
+
+def _docker_answers() -> bool:
+    import docker
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ResourceWarning
+        )  # a refused client leaves its socket to the collector
+        try:
+            with closing(docker.from_env(timeout=5)) as client:
+                return bool(client.ping())
+        except docker.errors.DockerException:
+            return False
+        finally:
+            gc.collect()
 
 
 def _jars() -> Path:
