@@ -1,0 +1,11 @@
+"""The last stage: decide on alarms and retraining, send what was decided, show what was committed.
+
+decide   the life of an alarm: latched, held, resolved
+trigger  when to ask for retraining
+request  the CloudEvents that ask for it
+outbox   committed messages on their way out: to Kafka or to files
+view     the last committed state, as everything outside sees it
+expose   the view as Prometheus text; every metric's name is there
+status   the view as JSON
+server   one HTTP port for both, and for the probes
+"""
