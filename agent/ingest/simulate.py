@@ -46,7 +46,7 @@ class World:
 
         rest = _RISK[employment] - 0.7 * income
         truth = -0.6 - 1.7 * bureau + 1.9 * debt + rest
-        seen_debt = wrong_debt + 0.8 if self._on("harmful", minute) else debt
+        seen_debt = wrong_debt + 1.0 if self._on("harmful", minute) else debt
         feed_down = self._on("silent", minute)
         seen = 0.2 * (1.9 * debt + rest) - 0.15 if feed_down else truth + 1.9 * (seen_debt - debt)
         bar = np.where(female & self._on("unfair", minute), 0.2, 0.5)

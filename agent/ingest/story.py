@@ -46,12 +46,12 @@ class Incident:
     start: int
     end: int
     seen_by: int
+    """Its alarms and its request come in [start, seen_by)."""
     alarms: tuple[Expected, ...] = ()
-    """Raised in [start, seen_by), and no other."""
+    request: str = ""
+    """Reason of the retraining request that must be sent; empty: none."""
     resolved_by: int | None = None
-    """When the last of this row's alarms is resolved, at the latest; None: it stays until the new version."""
-    trigger: bool = False
-    """A retraining request is sent in [start, seen_by)."""
+    """By when the last of its alarms is resolved; None: it has none."""
 
 
 STORY: tuple[Incident, ...] = (
@@ -60,76 +60,78 @@ STORY: tuple[Incident, ...] = (
         "Quiet",
         "The model does what it did on its reference data.",
         start=at(0),
-        end=at(3),
-        seen_by=at(3),
+        end=at(2),
+        seen_by=at(2),
     ),
     Incident(
         "harmless",
         "Harmless drift",
         "A campaign brings applicants by the mobile channel; the model is right as often as before.",
-        start=at(3),
-        end=at(4, 30),
-        seen_by=at(4, 30),
-        alarms=(Expected("ticket", "drift", feature="channel"),),
-        resolved_by=at(7),
-    ),
-    Incident(
-        "silent",
-        "Silent failure",
-        "The bureau's feed is down: bureau_score goes missing and the model answers on, sure of nothing.",
-        start=at(7, 40),
-        end=at(8, 20),
-        seen_by=at(8, 20),
-        alarms=(
-            Expected("page", "missing", feature="bureau_score"),
-            Expected("page", "confidence"),
-            Expected("ticket", "drift", feature="bureau_score"),
-            Expected("ticket", "drift", feature="prediction_score"),
-        ),
-        resolved_by=at(10, 30),
-    ),
-    Incident(
-        "unfair",
-        "Fairness break",
-        "A new rule flags women from a score of 0.2 on instead of 0.5; accuracy stays within its tolerance.",
-        start=at(11),
-        end=at(14),
-        seen_by=at(15, 30),
-        alarms=(
-            Expected("page", "fairness", segment="sex=female", metric="false_positive_rate"),
-            Expected("page", "fairness", segment="sex=female", metric="selection_rate"),
-        ),
-        resolved_by=at(21),
+        start=at(2),
+        end=at(3),
+        seen_by=at(3),
+        alarms=(Expected("ticket", "histogram_drift", feature="channel"),),
+        resolved_by=at(4),
     ),
     Incident(
         "harmful",
         "Harmful drift",
         "debt_ratio comes from another person's file: it shifts, and the model decides wrongly on it.",
-        start=at(22),
-        end=at(27),
-        seen_by=at(25, 30),
+        start=at(4),
+        end=at(7),
+        seen_by=at(7),
         alarms=(
-            Expected("ticket", "drift", feature="debt_ratio"),
-            Expected("ticket", "drift", feature="prediction_score"),
-            Expected("page", "performance", metric="accuracy"),
+            Expected("ticket", "histogram_drift", feature="debt_ratio"),
+            Expected("ticket", "histogram_drift", feature="prediction_score"),
+            Expected("page", "rate_drop", metric="accuracy"),
         ),
+        request="drift_confirmed",
+        resolved_by=at(10, 30),
+    ),
+    Incident(
+        "silent",
+        "Silent failure",
+        "The bureau's feed is down: bureau_score goes missing and the model answers on, sure of nothing.",
+        start=at(10, 40),
+        end=at(11, 20),
+        seen_by=at(11, 20),
+        alarms=(
+            Expected("page", "missing_surge", feature="bureau_score"),
+            Expected("page", "confidence_collapse"),
+            Expected("ticket", "histogram_drift", feature="bureau_score"),
+            Expected("ticket", "histogram_drift", feature="prediction_score"),
+        ),
+        resolved_by=at(12, 30),
+    ),
+    Incident(
+        "unfair",
+        "Fairness break",
+        "A new rule flags women from a score of 0.2 on instead of 0.5; accuracy stays within its tolerance.",
+        start=at(13),
+        end=at(17),
+        seen_by=at(16),
+        alarms=(
+            Expected("page", "group_ratio", segment="sex=female", metric="false_positive_rate"),
+            Expected("page", "group_ratio", segment="sex=female", metric="selection_rate"),
+        ),
+        resolved_by=at(18),
     ),
     Incident(
         "request",
         "Retraining request",
-        "The accuracy that was lost asks for a new version.",
-        start=at(22),
-        end=at(27),
-        seen_by=at(25, 30),
-        trigger=True,
+        "A constraint is broken: a new version is asked for, with the evidence attached.",
+        start=at(13),
+        end=at(17),
+        seen_by=at(16),
+        request="constraint_broken",
     ),
     Incident(
         "healed",
         "New version",
-        "Version 2 reads the right file again: it heals what was wrong, and every alarm is resolved.",
-        start=at(27),
-        end=at(32),
-        seen_by=at(30),
+        "Version 2 takes over with one rule for all: it heals what was broken, and every alarm is resolved.",
+        start=at(17),
+        end=at(21),
+        seen_by=at(18),
     ),
 )
 BY_NAME = {incident.name: incident for incident in STORY}
