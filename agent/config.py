@@ -67,12 +67,14 @@ DurationOrZero = Annotated[
 ]
 
 
-def _whole_number_as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _as_text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
 
 
-Name = Annotated[str, BeforeValidator(_whole_number_as_text), Field(min_length=1)]
-"""A class, group, attribute or topic; 0 and 1 may be written without quotes."""
+Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+"""A class, group, attribute or topic; 0, 1, true and false may be written without quotes."""
 
 
 class Section(BaseModel):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from agent.config import Config, KafkaConfig, ModelConfig, format_duration
 from agent.configfile import Loc, Problem
+from agent.errors import ConfigError
 
 _HOUR = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
@@ -15,7 +16,7 @@ _MINUTE = timedelta(minutes=1)
 
 def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
     """Return every broken rule of a config whose single values are right."""
-    problems = [*_kafka(config.kafka), *_topics(config)]
+    problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config)]
     for name, model in config.models.items():
         loc: Loc = ("models", name)
         checks = (_classes, _slices, _windows, _times, _step)
@@ -62,20 +63,50 @@ def _topics(config: Config) -> Iterator[Problem]:
     )
     for loc, name in own:
         if name in seen:
-            yield Problem(loc, "a topic that is not among the sources", "choose another name", str(name))
+            yield Problem(
+                loc,
+                "a topic that is not among the sources",
+                "choose another name, or null for a file",
+                str(name),
+            )
+
+
+def _mappings(config: Config) -> Iterator[Problem]:
+    """Compile each mapping expression alone, so that every broken one is named."""
+    from agent.ingest.mapping import Schema, compile_fields
+
+    schema = Schema.of(config.models)
+    for index, source in enumerate(config.sources):
+        for key, text in source.fields.items():
+            try:
+                compile_fields(source.model_copy(update={"fields": {key: text}}), schema)
+            except ConfigError as error:
+                remedy = str(error).removeprefix(f"sources: fields.{key}: ")
+                yield Problem(("sources", index, "fields", key), "a mapping expression", remedy, text)
 
 
 def _classes(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    from agent.ingest.convert import canonical_class
+
     classes, at = model.classes, (*loc, "classes")
-    if classes is not None and (twice := _repeated(classes)):
-        yield Problem(at, "each class once", f"remove the second {', '.join(twice)}", _list(classes))
+    if classes is not None and (twice := _repeated(map(canonical_class, classes))):
+        yield Problem(
+            at,
+            "each class once (1, 1.0 and true are one)",
+            f"remove the second {', '.join(twice)}",
+            _list(classes),
+        )
     if model.task == "binary":
         if classes is not None and len(classes) != 2:
             remedy = (
                 "write `classes: [negative, positive]` with the names your events use, or task: multiclass"
             )
             yield Problem(at, "exactly two classes for a binary model", remedy, _list(classes))
-        elif classes is not None and model.positive is not None and model.positive not in classes:
+        elif (
+            classes is not None
+            and model.positive is not None
+            and canonical_class(model.positive) not in map(canonical_class, classes)
+        ):
             remedy = f"write `positive: {classes[-1]}`, or add {model.positive} to classes"
             yield Problem(
                 (*loc, "positive"), f"one of the classes: {', '.join(classes)}", remedy, model.positive

@@ -1,0 +1,5 @@
+"""`python -m agent` is the command `plumbline`."""
+
+from agent.cli import main
+
+main()
