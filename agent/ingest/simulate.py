@@ -36,7 +36,7 @@ class World:
         rng = np.random.default_rng([self._seed, int(self._story), minute])
         n = int(rng.poisson(PER_MINUTE))
         times = START_MS + minute * MINUTE_MS + np.sort(rng.integers(0, MINUTE_MS, n))
-        bureau, debt, wrong_debt, income = rng.standard_normal((4, n))
+        bureau, debt, other_debt, income = rng.standard_normal((4, n))
         employment = rng.choice(len(EMPLOYMENT), n, p=[0.6, 0.2, 0.12, 0.08])
         mix = _CAMPAIGN_CHANNELS if self._on("harmless", minute) else _USUAL_CHANNELS
         channel = rng.choice(len(CHANNELS), n, p=mix)
@@ -44,11 +44,11 @@ class World:
         outcome = rng.random(n)
         latency = np.exp(-4.0 + 0.4 * rng.standard_normal(n))
 
-        rest = _RISK[employment] - 0.7 * income
-        truth = -0.6 - 1.7 * bureau + 1.9 * debt + rest
-        seen_debt = wrong_debt + 1.0 if self._on("harmful", minute) else debt
+        rest = -0.6 + 2.3 * debt - 0.8 * income + _RISK[employment]
+        truth = rest - 0.7 * bureau
+        seen_debt = 0.6 * debt + 0.8 * other_debt + 0.8 if self._on("harmful", minute) else debt
         feed_down = self._on("silent", minute)
-        seen = 0.2 * (1.9 * debt + rest) - 0.15 if feed_down else truth + 1.9 * (seen_debt - debt)
+        seen = 0.2 * rest if feed_down else truth + 2.3 * (seen_debt - debt)
         bar = np.where(female & self._on("unfair", minute), 0.2, 0.5)
         score = _sigmoid(seen)
 
@@ -85,12 +85,12 @@ def feedback(labels: Labels) -> list[bytes]:
 def _labels(
     rng: np.random.Generator, times: Int64s, ids: NDArray[np.str_], label: NDArray[np.bool_]
 ) -> Labels:
-    """10 to 40 minutes late; 2 % never, 1 % twice, 0.5 % wrong at first and corrected."""
+    """10 to 35 minutes late; 2 % never, 1 % twice, 0.5 % wrong at first and corrected."""
     n = len(times)
     fate = rng.random(n)
     never, twice, wrong = fate < 0.02, (fate >= 0.02) & (fate < 0.03), (fate >= 0.03) & (fate < 0.035)
     first = np.zeros(n, dtype=LABELS)
-    first["arrival"] = times + rng.integers(10 * MINUTE_MS, 40 * MINUTE_MS, n)
+    first["arrival"] = times + rng.integers(10 * MINUTE_MS, 35 * MINUTE_MS, n)
     first["id"] = ids
     first["label"] = label ^ wrong
     second = first.copy()

@@ -104,7 +104,7 @@ def test_the_source_ends_with_the_story_and_waits_quietly_then() -> None:
 
 
 def test_labels_come_late_twice_corrected_or_never_at_the_stated_rates(whole: Records) -> None:
-    """Ten to forty minutes of delay, 2 % never, 1 % duplicates, 0.5 % corrections, in order of arrival."""
+    """10 to 35 minutes of delay, 2 % never, 1 % duplicates, 0.5 % corrections, in order of arrival."""
     made = {p["prediction_id"]: ms(p) for p in parsed(whole[PREDICTIONS])}
     labels = parsed(whole[FEEDBACK])
     arrivals = [ms(label) for label in labels]
@@ -114,7 +114,7 @@ def test_labels_come_late_twice_corrected_or_never_at_the_stated_rates(whole: Re
         first.setdefault(label["prediction_id"], when)
     delays = [first[i] - made[i] for i in first]
     assert min(delays) >= 10 * MINUTE_MS
-    assert max(delays) < 40 * MINUTE_MS
+    assert max(delays) < 35 * MINUTE_MS
     old = [i for i, when in made.items() if when < START_MS + (END - 60) * MINUTE_MS]
     assert np.mean([i not in first for i in old]) == pytest.approx(0.02, abs=0.002)
     assert (len(labels) - len(first)) / len(made) == pytest.approx(0.015, abs=0.002)
@@ -143,7 +143,7 @@ def test_each_incident_happens_in_its_time_and_only_then(whole: Records) -> None
     }
     assert mean["harmless"] == pytest.approx((0.7, 0.3), abs=0.02)
     assert mean["silent"] == (1.0, 0.0)
-    assert mean["harmful"] == pytest.approx((0.45, 0.35), abs=0.005)
+    assert mean["harmful"] == pytest.approx((0.43, 0.35), abs=0.005)
     assert versions == {("1", False), ("2", True)}
 
 
