@@ -199,9 +199,11 @@ def backtest(
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed, another stream; the same story.")] = 1,
     speed: Annotated[
-        float, typer.Option(min=0.0, help="Event time per real time; 0: as fast as it can.")
-    ] = 0,
-    duration: Annotated[float, typer.Option(min=0.0, help="Seconds to run; 0: until Ctrl-C.")] = 0,
+        float | None, typer.Option(min=1.0, help="Event time per real time. Default: the story in a minute.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so many seconds. Default: at Ctrl-C.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where /metrics is served.")] = 9464,
 ) -> None:
     """Watch a simulated model go wrong and heal; needs no broker."""
@@ -211,7 +213,7 @@ def demo(
 
 
 def spread_inputs(arguments: Sequence[str]) -> list[str]:
-    """Let one --input take all files that follow it, as shells expand them: `--input day-*.jsonl --json OUT`."""
+    """Let one --input take all files that follow it: `--input day-*.jsonl --json OUT`."""
     spread: list[str] = []
     taking, first = False, False
     for argument in arguments:
@@ -265,7 +267,7 @@ def progress(title: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into a stop flag; a second one does what it always did.
+    """Turn SIGTERM and SIGINT into a stop flag; a second one does what it would without us.
 
     The old handlers are back in place afterwards. Only the main thread may enter.
     """

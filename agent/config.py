@@ -73,7 +73,8 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+_NAME_SCHEMA = {"type": ["string", "number", "boolean"], "minLength": 1, "x-expected": "text"}
+Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1), WithJsonSchema(_NAME_SCHEMA)]
 """A class, group, attribute or topic; 0, 1, true and false may be written without quotes."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from agent.configrules import rules
 from agent.errors import ConfigError
 
 Schema = Mapping[str, Any]
+_schema = cache(config_schema)
 S = TypeVar("S", bound=Section)
 
 _PATHS: tuple[Loc, ...] = (
@@ -35,20 +37,26 @@ def checked(document: Document, folder: Path, *, need_baselines: bool) -> Config
     """Validate against the models and the rules between keys; raise one ConfigError with all problems."""
     _anchor_paths(document, folder)
     problems = list(document.problems)
+    told = {problem.loc for problem in problems}
     config: Config | None = None
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        schema = config_schema()
+        schema = _schema()
         problems += [
             _explained(details, document, schema)
             for details in error.errors(include_url=False)
-            if details["type"] != "default_factory_not_called"  # a consequence of another problem
+            if details["type"] != "default_factory_not_called" and not told & set(_prefixes(details["loc"]))
         ]
     problems += rules(config or _sound_parts(document.data), need_baselines=need_baselines)
     if config is None or problems:
         raise ConfigError(_message(document, problems))
     return config
+
+
+def _prefixes(loc: Loc) -> Iterator[Loc]:
+    """A place and all around it: what is wrong with it may follow from what is wrong with them."""
+    return (loc[:end] for end in range(1, len(loc) + 1))
 
 
 def _message(document: Document, problems: list[Problem]) -> str:
@@ -130,7 +138,9 @@ def _remedy(loc: Loc, node: Schema, schema: Schema, value: object) -> str:
     if isinstance(value, bool) and node.get("type") == "string":
         return f'put it in quotes: "{str(value).lower()}"'
     if "default" in node:
-        return f"correct the value, or remove the line: the default is {_shown(node['default']) or 'none'}"
+        default = node["default"]
+        known = "" if isinstance(default, dict) else f": the default is {_shown(default)}"
+        return f"correct the value, or remove it{known}"
     return f"write for instance {_example(loc, node, schema)}"
 
 
@@ -204,6 +214,8 @@ def describe(node: Schema, schema: Schema) -> str:
 
 
 def _words(node: Schema, schema: Schema) -> str:
+    if "x-expected" in node:
+        return str(node["x-expected"])
     if "enum" in node:
         return f"one of {', '.join(map(str, node['enum']))}"
     if "const" in node:
@@ -219,8 +231,6 @@ def _words(node: Schema, schema: Schema) -> str:
     if kind == "object":
         each = describe(node["additionalProperties"], schema)
         return f"a mapping with `name: value` lines below it; each value {each}"
-    if "x-expected" in node:
-        return str(node["x-expected"])
     return {"boolean": "true or false", "string": "text"}.get(str(kind), "another value")
 
 

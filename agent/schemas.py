@@ -57,7 +57,7 @@ PREDICTION: Schema = {
         "prediction": {**_optional(_CLASS), "description": "The class; 1, 1.0 and true are the same one."},
         "prediction_score": {
             "type": ["number", "null"],
-            "description": "Binary: the score of the positive class. Without `prediction` the threshold decides.",
+            "description": "Binary: that of the positive class; the threshold decides.",
         },
         "prediction_probabilities": {
             "type": ["object", "null"],
