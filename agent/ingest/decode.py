@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -294,7 +295,10 @@ def _file_columns(frame: pl.DataFrame, fields: FieldMap) -> list[pl.Expr]:
             if getattr(dtype, "time_zone", None):
                 moment = moment.dt.convert_time_zone("UTC")
             expr = moment.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        found.append(expr.cast(pl.String, strict=False).alias(columns.flat_name(path)))
+        text = expr.cast(pl.String, strict=False)
+        if dtype.is_float():  # as JSON numbers are read: 2.0 is 2
+            text = text.str.strip_suffix(".0")
+        found.append(text.alias(columns.flat_name(path)))
     return found
 
 
@@ -309,7 +313,7 @@ def _file_column(frame: pl.DataFrame, path: tuple[str, ...]) -> tuple[pl.Expr, p
         if name not in inner:
             return pl.repeat(None, frame.height, dtype=pl.String), pl.String()
         expr = pl.col(name) if expr is None else expr.struct.field(name)
-        dtype = inner[name]
+        dtype = cast(pl.DataType, inner[name])
     if expr is None or isinstance(dtype, pl.Struct | pl.List | pl.Array):
         return pl.repeat(None, frame.height, dtype=pl.String), pl.String()
     return expr, dtype

@@ -1,11 +1,12 @@
 """JSON texts to columns, many records at a time, with the bad ones put aside one by one.
 
-polars reads lines into an all-String schema outside the interpreter lock, some 2.5 µs an event, but one bad
-line fails them all without saying which. So a failing batch is sifted, each step dearer and for fewer records:
+polars reads lines into an all-String schema outside the interpreter lock, some 3 µs an event, but one bad
+line fails them all and does not say which. So a failing batch is sifted, each step dearer
+and for fewer records:
 
 1. what is not UTF-8 or does not begin with `{` and end with `}` is no object: out, no question asked;
-2. lines with a NaN or Infinity (which Python's json writes), and, if the rest still fails, lines that a second
-   parser or the schema finds fault with, are tried alone;
+2. lines with a NaN or Infinity (Python's json writes them), and, if the rest still fails, lines that a
+   second parser or the schema finds fault with, are tried alone;
 3. whatever is left is halved until the culprits stand alone.
 
 Whether a record is accepted is always the one parser's verdict on that record, never that of its company.
