@@ -82,7 +82,7 @@ class Detector(Protocol):
 
     @property
     def recovered(self) -> bool:
-        """Do the counts since the last step outside the tolerance show that all is inside it again?"""
+        """Do the counts since the evidence last rose show that all is inside the tolerance again?"""
 
     def state(self) -> State:
         """Everything needed to go on from here, safe and exact in JSON."""

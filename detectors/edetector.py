@@ -7,20 +7,21 @@ counts are, what its bets say of them, and how they are estimated and shown.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.base import Evidence, State
-from detectors.sequential import NOTHING, Floats, level, log_mixture, logaddexp, reach, shiryaev_roberts
+from detectors.sequential import NOTHING, Floats, level, log_mixture, reach, shiryaev_roberts
 
 ALPHA = 0.05
 """Error of the intervals shown and of the judgement that all is well again."""
 HORIZON = 12
 """Steps in which the smallest change is to be seen: an hour of the default five minutes."""
 STIRRING = 3.0
-"""Nats of evidence from which on the estimate is taken from where the change seems to begin."""
+"""Nats by which the evidence has risen when a change seems to be under way: 1 in 20 excursions gets there."""
 HALF = math.log(2.0)
 
 Estimate = tuple[float | None, float | None, float | None]
@@ -38,13 +39,14 @@ class EDetector(ABC):
         "_run", "_run_start", "_calm", "_calm_start", "_since",
     )  # fmt: skip
 
-    def __init__(self, *, bets: int, width: int, log_threshold: float) -> None:
-        """Mix so many bets; a step's sufficient counts have so many entries."""
+    def __init__(self, *, weights: Sequence[float], width: int, log_threshold: float) -> None:
+        """Mix bets of these weights (they sum to one); a step's sufficient counts have `width` entries."""
         if not log_threshold > 0.0:
             raise ValueError(f"log_threshold must be positive, not {log_threshold}")
         self._threshold = log_threshold
-        self._log_w = [-math.log(bets)] * bets
-        self._log_m = [NOTHING] * bets
+        self._log_w = np.log(np.asarray(weights, dtype=np.float64))
+        self._cap = log_threshold - self._log_w
+        self._log_m = np.full(len(weights), NOTHING)
         self._log_now = NOTHING
         self._rise = 0.0
         self._fired = False
@@ -54,7 +56,7 @@ class EDetector(ABC):
         self._since = 0  # steps since the last alarm; counts the starts of the segments below
         self._run = np.zeros(width)  # since the change seems to have begun
         self._run_start = 1
-        self._calm = np.zeros(width)  # since the last step outside the tolerance
+        self._calm = np.zeros(width)  # since the evidence last stirred
         self._calm_start = 1
 
     # --- the contract -----------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ class EDetector(ABC):
         size = self._size(sample)
         self._steps += 1
         self._since += 1
-        self._total += size
+        self._count(sample)
         self._mean_size += (size - self._mean_size) * max(1.0 / HORIZON, 1.0 / self._steps)
         if self._bets_open(sample):
             self._accumulate(self._bets(sample))
@@ -88,7 +90,7 @@ class EDetector(ABC):
 
     @property
     def recovered(self) -> bool:
-        """Does the confidence sequence since the last step outside the tolerance lie inside it?"""
+        """Does the confidence sequence since the evidence last stirred lie inside the tolerance?"""
         if self.warming_up or self._fired or self._size(self._calm) == 0.0:
             return False
         _, low, high = self._estimate(self._calm, level(ALPHA, self._calm_start))
@@ -100,7 +102,7 @@ class EDetector(ABC):
     @property
     def evidence(self) -> Evidence:
         """What is known after the last step."""
-        stirring = self._rise >= STIRRING or self._size(self._calm) == 0.0
+        stirring = self._rise >= STIRRING
         sample, start = (self._run, self._run_start) if stirring else (self._calm, self._calm_start)
         size = self._size(sample)
         value = low = high = None
@@ -123,18 +125,17 @@ class EDetector(ABC):
 
     def state(self) -> State:
         """Everything needed to go on, safe and exact in JSON."""
-        values = ((name, getattr(self, name)) for name in self._remembered)
-        return {name[1:]: v.tolist() if isinstance(v, np.ndarray) else v for name, v in values}
+        return {name[1:]: _plain(getattr(self, name)) for name in self._remembered}
 
     def load(self, state: State) -> None:
         """Go on from a state saved by a detector made with the same arguments."""
         for name in self._remembered:
             old, new = getattr(self, name), state[name[1:]]
             if isinstance(old, np.ndarray | list):
-                if not isinstance(new, list) or len(new) != len(old):
+                if not isinstance(new, list) or len(new) != np.size(old):
                     raise ValueError(f"state of another detector: {name[1:]} does not fit {self.name}")
-                new_array = np.array(new, dtype=np.float64) if isinstance(old, np.ndarray) else list(new)
-                setattr(self, name, new_array)
+                array = np.array(new, dtype=np.float64)
+                setattr(self, name, array.reshape(old.shape) if isinstance(old, np.ndarray) else list(new))
             else:
                 setattr(self, name, new)
 
@@ -152,21 +153,21 @@ class EDetector(ABC):
         """Events behind a sample."""
         return float(sample.sum())
 
+    def _count(self, sample: Floats) -> None:
+        """Keep what warming up is judged by."""
+        self._total += self._size(sample)
+
     def _bets_open(self, sample: Floats) -> bool:
         """Is there anything to bet on? An empty step says nothing."""
         return self._size(sample) > 0.0
 
     @abstractmethod
-    def _bets(self, sample: Floats) -> list[float | None]:
-        """Log e-value of the step under each bet, chosen from the past only; None where a bet is withheld."""
+    def _bets(self, sample: Floats) -> Sequence[float] | Floats:
+        """Log e-value of the step under each bet, chosen from the past only; NaN where it is withheld."""
 
     @abstractmethod
     def _learn(self, sample: Floats) -> None:
         """Prepare the bets of the next step."""
-
-    @abstractmethod
-    def _outside(self, sample: Floats) -> bool:
-        """Does the sample's own estimate lie outside the tolerance?"""
 
     @abstractmethod
     def _estimate(self, sample: Floats, alpha: float) -> Estimate:
@@ -191,7 +192,7 @@ class EDetector(ABC):
     # --- the loop ---------------------------------------------------------------------------------------
 
     def _restart(self) -> None:
-        self._log_m = [NOTHING] * len(self._log_m)
+        self._log_m = np.full_like(self._log_m, NOTHING)
         self._log_now = NOTHING
         self._rise = 0.0
         self._fired = False
@@ -200,32 +201,35 @@ class EDetector(ABC):
         self._calm = np.zeros_like(self._calm)
         self._run_start = self._calm_start = 1
 
-    def _accumulate(self, bets: list[float | None]) -> None:
-        before = logaddexp(0.0, self._log_now)
-        for j, log_s in enumerate(bets):
-            if log_s is None:
-                # Without a bet no evidence may grow: no new start, the old fades (lowering is always valid).
-                self._log_m[j] = max(NOTHING, self._log_m[j] - HALF)
-            else:
-                # The cap keeps one step from buying more than an alarm; it too only lowers.
-                cap = self._threshold - self._log_w[j]
-                self._log_m[j] = shiryaev_roberts(self._log_m[j], min(log_s, cap))
+    def _accumulate(self, bets: Sequence[float] | Floats) -> None:
+        before = float(np.logaddexp(0.0, self._log_now))
+        log_s = np.asarray(bets)
+        # The cap keeps one step from buying more than an alarm; lowering an e-value is always valid.
+        grown = shiryaev_roberts(self._log_m, np.minimum(log_s, self._cap))
+        # Where no bet is made no evidence may grow: there is no new start, and the old fades.
+        self._log_m = np.where(np.isnan(log_s), np.maximum(NOTHING, self._log_m - HALF), grown)
         self._log_now = log_mixture(self._log_m, self._log_w)
         self._rise = max(0.0, self._rise) + self._log_now - before
 
     def _follow(self, sample: Floats) -> None:
-        """Keep the two segments: since the evidence began to rise, and since the last step outside."""
+        """Keep the two segments: since the evidence began to rise, and since it last stirred."""
         if self._rise <= 0.0:
             self._run = np.zeros_like(self._run)
             self._run_start = self._since + 1
         else:
             self._run = self._run + sample
-        calm = self._calm + sample
-        # One noisy step does not end a calm that is long enough to outweigh it.
-        if self._outside(sample) and self._outside(calm):
-            calm = np.zeros_like(calm)
+        if self._rise >= STIRRING:
+            self._calm = np.zeros_like(self._calm)
             self._calm_start = self._since + 1
-        self._calm = calm
+        else:
+            self._calm = self._calm + sample
 
     def _reach(self) -> float:
-        return reach(self._threshold - self._log_w[0])
+        return reach(float(self._cap[-1]))
+
+
+def _plain(value: Floats | list[float] | float) -> list[float] | float:
+    """A copy of a remembered value as plain numbers."""
+    if isinstance(value, np.ndarray):
+        return [float(number) for number in value.ravel().tolist()]
+    return list(value) if isinstance(value, list) else value

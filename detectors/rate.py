@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from detectors.edetector import HORIZON, EDetector, Estimate
 from detectors.sequential import EDGE, Floats, rate_band, rate_interval, temper
 
-_SHIFTS = (0.03, 0.075, 0.19, 0.47)
+_SHIFTS = (0.012, 0.03, 0.075, 0.19, 0.47)
 """Sizes of change bet on, in arcsine units: 2 shift^2 nats per event, so spaced for even efficiency."""
 _MEMORIES = ((0.5, 50.0), (0.1, 400.0))
 """(weight of the newest step, events it must have for that weight) of the two adaptive bets."""
@@ -41,7 +41,8 @@ class RateDetector(EDetector):
         ]
         self._hits = [0.0] * len(_MEMORIES)
         self._trials = [0.0] * len(_MEMORIES)
-        super().__init__(bets=len(thetas) + len(_MEMORIES), width=2, log_threshold=log_threshold)
+        bets = len(thetas) + len(_MEMORIES)
+        super().__init__(weights=[1.0 / bets] * bets, width=2, log_threshold=log_threshold)
 
     def _check(self, counts: NDArray[np.int64]) -> None:
         if counts.shape != (2,) or counts[0] < 0 or counts[1] < 0:
@@ -51,9 +52,9 @@ class RateDetector(EDetector):
         first, second = sample.tolist()
         return (first, second) if self._rising else (second, first)
 
-    def _bets(self, sample: Floats) -> list[float | None]:
+    def _bets(self, sample: Floats) -> list[float]:
         hits, misses = self._hits_misses(sample)
-        bets: list[float | None] = [temper(hits * up + misses * down, self._phi) for up, down in self._gains]
+        bets = [temper(hits * up + misses * down, self._phi) for up, down in self._gains]
         for hit, trial in zip(self._hits, self._trials, strict=True):
             # Never bet inside the tolerance: the smallest bet lets evidence fade while all is well.
             theta = max(self._nearest, (hit + 10.0 * self._edge) / (trial + 10.0))
@@ -66,10 +67,6 @@ class RateDetector(EDetector):
             keep = 1.0 - min(newest, (hits + misses) / events)
             self._hits[j] = keep * self._hits[j] + hits
             self._trials[j] = keep * self._trials[j] + hits + misses
-
-    def _outside(self, sample: Floats) -> bool:
-        hits, misses = self._hits_misses(sample)
-        return hits > self._edge * (hits + misses)
 
     def _estimate(self, sample: Floats, alpha: float) -> Estimate:
         successes, failures = sample.tolist()
@@ -85,7 +82,8 @@ class RateDetector(EDetector):
     def _smallest_change(self, nats: float) -> float | None:
         # KL between rates is nearly 2 (difference of arcsines)^2 per event.
         events = HORIZON * self._mean_size / self._phi
-        angle = math.asin(math.sqrt(self._edge)) + nats / math.sqrt(2.0 * events)
+        shift = max(nats / math.sqrt(2.0 * events), _SHIFTS[0])
+        angle = math.asin(math.sqrt(self._edge)) + shift
         if angle >= math.pi / 2:
             return None
         found = math.sin(angle) ** 2

@@ -11,7 +11,7 @@ Robbins (1970) for the mixture confidence sequences.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +27,16 @@ Floats = NDArray[np.float64]
 # --- accumulating evidence -------------------------------------------------------------------------------
 
 
-def logaddexp(a: float, b: float) -> float:
-    """Log of exp(a) + exp(b), without overflow."""
-    if a < b:
-        a, b = b, a
-    return a + math.log1p(math.exp(b - a))
+def shiryaev_roberts(log_m: Floats, log_s: Floats) -> Floats:
+    """One step of e-detectors: log((M + 1) S)."""
+    return np.logaddexp(0.0, log_m) + log_s
 
 
-def shiryaev_roberts(log_m: float, log_s: float) -> float:
-    """One step of the e-detector: log((M + 1) S)."""
-    return logaddexp(0.0, log_m) + log_s
-
-
-def log_mixture(log_values: Sequence[float], log_weights: Sequence[float]) -> float:
+def log_mixture(log_values: Floats, log_weights: Floats) -> float:
     """Log of the weighted mean: a mean of e-detectors is an e-detector."""
-    terms = [value + weight for value, weight in zip(log_values, log_weights, strict=True)]
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms))
+    terms = log_values + log_weights
+    top = float(terms.max())
+    return top + math.log(float(np.exp(terms - top).sum()))
 
 
 def temper(log_s: float, overdispersion: float) -> float:

@@ -8,10 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from detectors.drift.divergence import frequencies, js, js_distance, kl, psi
 from detectors.edetector import HORIZON, EDetector, Estimate
-from detectors.sequential import Floats, histogram_ball, histogram_radius, temper
+from detectors.sequential import Floats, histogram_ball, histogram_radius, project
 
-_MEMORIES = ((0.5, 8.0), (0.1, 40.0))
-"""(weight of the newest step, events per bin it must have for that weight) of the two bets."""
+_NEWEST, _NEEDED = np.array([1.0, 0.5, 0.1]), np.array([16.0, 8.0, 40.0])
+"""Weight of the newest step in each memory, and the events per bin that the step must have for it."""
+_TILTS = (3.0, 8.0, 20.0)
+_SPREADS = _BUMPS = 8.0
+"""Divergence of the fixed bets, in epsilons: all bins shifted, spread out or in, mass moved to one bin."""
 _FLOOR = 0.001
 """Share of the reference mixed into each bet, so that no bin is ruled out."""
 MAX_BINS = 24
@@ -26,7 +29,8 @@ class HistogramDrift(EDetector):
 
         log S = sum_b n_b log(theta_b / theta0_b) / overdispersion,   M <- (M + 1) S
 
-    and the mean M over the bets (two memories of the past) alarms when log M >= log c.
+    and the mean M over the bets (three memories of the past; fixed tilts of the reference along its bins, and
+    mass moved to one bin, for the first steps after a change) alarms when log M >= log c.
 
     `value` is KL(q || p) of the counts in nats, corrected for sampling; its interval combines the exact
     radius of the multinomial confidence sequence with KL by the triangle inequality of its root, which is
@@ -49,7 +53,7 @@ class HistogramDrift(EDetector):
         ...     if detector.fired:
         ...         break
         >>> step, round(detector.evidence.ratio, 1), detector.evidence.verdict.value
-        (102, 1.3, 'alarm')
+        (101, 1.6, 'alarm')
 
     References: Gruenwald, de Heide and Koolen (2024), Safe testing; Shin, Ramdas and Rinaldo (2024),
     E-detectors.
@@ -58,7 +62,7 @@ class HistogramDrift(EDetector):
     name: ClassVar[str] = "histogram_drift"
     family: ClassVar[str] = "drift"
     severity: ClassVar[str] = "ticket"
-    _remembered = (*EDetector._remembered, "_fast", "_slow", "_slow_squares")
+    _remembered = (*EDetector._remembered, "_memories", "_slow_squares")
 
     def __init__(
         self,
@@ -77,9 +81,17 @@ class HistogramDrift(EDetector):
         width = self._q.size
         self._epsilon = epsilon + 0.5 * (width - 1) / max(1.0, float(counts.sum()))
         self._phi = max(1.0, overdispersion)
-        self._fast, self._slow = np.zeros(width), np.zeros(width)
+        self._memories = np.zeros((_NEWEST.size, width))
         self._slow_squares = 0.0  # events weighted by the square: gives the effective size
-        super().__init__(bets=len(_MEMORIES), width=width, log_threshold=log_threshold)
+        tilts, bumps = _tilts(self._q, self._epsilon), _bumps(self._q, self._epsilon)
+        fixed = [*tilts, *bumps]
+        self._gains = np.array([np.log(theta / project(theta, self._q, self._epsilon)) for theta in fixed])
+        weights = [(0.5 / n, n) for n in (_NEWEST.size,)] + [(0.25 / n, n) for n in (len(tilts), len(bumps))]
+        super().__init__(
+            weights=[weight for weight, times in weights for _ in range(times)],
+            width=width,
+            log_threshold=log_threshold,
+        )
 
     def _check(self, counts: NDArray[np.int64]) -> None:
         if counts.shape != (self._bins,) or counts.min() < 0:
@@ -88,31 +100,27 @@ class HistogramDrift(EDetector):
     def _sample(self, counts: NDArray[np.int64]) -> Floats:
         return np.add.reduceat(counts, self._cuts).astype(np.float64)
 
-    def _bets(self, sample: Floats) -> list[float | None]:
-        bets: list[float | None] = []
-        for memory in (self._fast, self._slow):
-            theta = memory + self._q * (0.5 * self._q.size)
-            theta = theta * ((1.0 - _FLOOR) / float(theta.sum())) + _FLOOR * self._q
-            if -float(self._q @ np.log(theta / self._q)) <= self._epsilon:
-                bets.append(None)
-            else:
-                bets.append(temper(histogram_ball(sample, theta, self._q, self._epsilon), self._phi))
-        return bets
+    def _bets(self, sample: Floats) -> Floats:
+        adaptive = [self._bet(sample, memory) for memory in self._memories]
+        return np.concatenate([adaptive, self._gains @ sample]) / self._phi
+
+    def _bet(self, sample: Floats, memory: Floats) -> float:
+        theta = memory + self._q * (0.5 * self._q.size)
+        theta = theta * ((1.0 - _FLOOR) / float(theta.sum())) + _FLOOR * self._q
+        if -float(self._q @ np.log(theta / self._q)) <= self._epsilon:
+            return math.nan
+        return histogram_ball(sample, theta, self._q, self._epsilon)
 
     def _learn(self, sample: Floats) -> None:
         n = float(sample.sum())
-        keep_fast, keep_slow = (1.0 - min(new, n / (events * self._q.size)) for new, events in _MEMORIES)
-        self._fast = keep_fast * self._fast + sample
-        self._slow = keep_slow * self._slow + sample
-        self._slow_squares = keep_slow**2 * self._slow_squares + n
+        keep = 1.0 - np.minimum(_NEWEST, n / (_NEEDED * self._q.size))
+        self._memories = keep[:, None] * self._memories + sample
+        self._slow_squares = float(keep[-1] ** 2 * self._slow_squares + n)
 
     def _distance(self, sample: Floats) -> float:
         """KL(q || p) of the counts, less what sampling shows."""
         noise = 0.5 * (self._q.size - 1) / float(sample.sum())
         return max(0.0, -float(self._q @ np.log(frequencies(sample) / self._q)) - noise)
-
-    def _outside(self, sample: Floats) -> bool:
-        return self._distance(sample) > self._epsilon
 
     def _estimate(self, sample: Floats, alpha: float) -> Estimate:
         value = self._distance(sample)
@@ -127,14 +135,17 @@ class HistogramDrift(EDetector):
 
     def _smallest_change(self, nats: float) -> float | None:
         # The roots of KL are nearly distances: evidence per event is (root of change - root of epsilon)^2.
+        # Learning the direction of the change costs about half a log of the steps per bin.
+        nats = math.sqrt(nats**2 + 0.6 * (self._q.size - 1) * math.log(HORIZON))
         events = HORIZON * self._mean_size / self._phi
         return float((math.sqrt(self._epsilon) + nats / math.sqrt(events)) ** 2)
 
     def _details(self) -> dict[str, float]:
-        n = float(self._slow.sum())
+        slow = self._memories[-1]
+        n = float(slow.sum())
         if n <= 0.0:
             return {}
-        recent = self._slow * (n / self._slow_squares)  # scaled to its effective size
+        recent = slow * (n / self._slow_squares)  # scaled to its effective size
         return {
             "psi": psi(recent, self._base),
             "kl": kl(recent, self._base),
@@ -150,3 +161,32 @@ def _cuts(shares: Floats) -> NDArray[np.intp]:
     before = np.concatenate([[0.0], np.cumsum(shares)[:-1]])
     groups = np.minimum((before * MAX_BINS).astype(np.intp), MAX_BINS - 1)
     return np.flatnonzero(np.diff(groups, prepend=-1))
+
+
+def _tilts(q: Floats, epsilon: float) -> list[Floats]:
+    """The reference tilted along its own ranks, up and down, outwards and inwards."""
+    rank = np.cumsum(q) - 0.5 * q
+    line = rank - q @ rank
+    line /= math.sqrt(q @ line**2)
+    curve = line**2 - q @ line**2
+    curve -= (q @ (curve * line)) * line
+    scale = math.sqrt(q @ curve**2)
+    shapes = [(line, times) for times in _TILTS]
+    if scale > 1e-6:  # two bins have no spread
+        shapes.append((curve / scale, _SPREADS))
+    tilted = [
+        q * np.exp(sign * math.sqrt(2.0 * times * epsilon) * shape)  # KL is about half the square of the tilt
+        for shape, times in shapes
+        for sign in (1.0, -1.0)
+    ]
+    return [theta / theta.sum() for theta in tilted]
+
+
+def _bumps(q: Floats, epsilon: float) -> list[Floats]:
+    """The reference with mass moved to each bin in turn, as much as has the divergence wanted."""
+    low, high = np.zeros_like(q), np.full_like(q, 1.0 - 1e-9)
+    for _ in range(30):
+        moved = 0.5 * (low + high)
+        small = -(1.0 - q) * np.log1p(-moved) - q * np.log1p(moved / q - moved) < _BUMPS * epsilon
+        low, high = np.where(small, moved, low), np.where(small, high, moved)
+    return [(1.0 - share) * q + share * (np.arange(q.size) == b) for b, share in enumerate(high.tolist())]

@@ -66,7 +66,8 @@ class GroupRatio(EDetector):
         self._phi = max(1.0, overdispersion)
         self._seen = [0.0, 0.0]
         self._memories = [0.0] * (4 * len(_MEMORIES))
-        super().__init__(bets=2 * (len(_EXCESSES) + len(_MEMORIES)), width=4, log_threshold=log_threshold)
+        bets = 2 * (len(_EXCESSES) + len(_MEMORIES))
+        super().__init__(weights=[1.0 / bets] * bets, width=4, log_threshold=log_threshold)
 
     @property
     def warming_up(self) -> bool:
@@ -77,14 +78,16 @@ class GroupRatio(EDetector):
         if counts.shape != (4,) or counts.min() < 0:
             raise ValueError(f"{self.name} takes four counts of zero or more, not {counts!r}")
 
-    def _bets_open(self, sample: Floats) -> bool:
-        return self._size(sample) > 0.0
+    def _count(self, sample: Floats) -> None:
+        s_a, f_a, s_b, f_b = sample.tolist()
+        self._seen = [self._seen[0] + s_a + f_a, self._seen[1] + s_b + f_b]
+        super()._count(sample)
 
-    def _bets(self, sample: Floats) -> list[float | None]:
+    def _bets(self, sample: Floats) -> list[float]:
         s_a, f_a, s_b, f_b = sample.tolist()
         if s_a + f_a == 0.0 or s_b + f_b == 0.0:
-            return [None] * len(self._log_m)
-        bets: list[float | None] = []
+            return [math.nan] * len(self._log_m)
+        bets: list[float] = []
         for theta_a, theta_b in self._guesses(forward=True):
             bets.append(group_ratio(s_a, f_a, s_b, f_b, theta_a, theta_b, self._rho) / self._phi)
         for theta_b, theta_a in self._guesses(forward=False):
@@ -115,16 +118,10 @@ class GroupRatio(EDetector):
     def _learn(self, sample: Floats) -> None:
         counts = sample.tolist()
         n = sum(counts)
-        self._seen = [self._seen[0] + counts[0] + counts[1], self._seen[1] + counts[2] + counts[3]]
         for j, (newest, events) in enumerate(_MEMORIES):
             keep = 1.0 - min(newest, n / events)
             for k, count in enumerate(counts):
                 self._memories[4 * j + k] = keep * self._memories[4 * j + k] + count
-
-    def _outside(self, sample: Floats) -> bool:
-        s_a, f_a, s_b, f_b = sample.tolist()
-        n_a, n_b = s_a + f_a, s_b + f_b
-        return bool(s_a * n_b > self._rho * s_b * n_a or s_b * n_a > self._rho * s_a * n_b)
 
     def _estimate(self, sample: Floats, alpha: float) -> Estimate:
         s_a, f_a, s_b, f_b = (sample / self._phi).tolist()

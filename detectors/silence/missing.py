@@ -13,7 +13,7 @@ class MissingSurge(RateDetector):
 
         log S = missing log(theta / edge) + present log((1 - theta) / (1 - edge)),   M <- (M + 1) S
 
-    and the mean M over the bets (four fixed sizes of rise, two memories of the past) alarms when log M >=
+    and the mean M over the bets (five fixed sizes of rise, two memories of the past) alarms when log M >=
     log c. A fall never alarms.
 
     Parameters: `reference_rate`, share missing in the reference, 0 to 1. `tolerated_rise`, absolute rise of

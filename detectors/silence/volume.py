@@ -6,13 +6,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.edetector import HORIZON, EDetector, Estimate
+from detectors.edetector import HORIZON, STIRRING, EDetector, Estimate
 from detectors.sequential import Floats, count_interval, negative_binomial_drop
 
-_DEPTHS = (0.02, 0.3, 0.6, 0.8)
+_DEPTHS = (0.02, 0.3, 0.6, 0.85)
 """Rates bet on, as shares of the least tolerated one."""
-_SHALLOWEST = 0.85
+_SHALLOWEST = 0.93
 _MEMORIES = (0.5, 0.1)
+_UNREST = 2.0
 _DRIFT = 0.01
 """Weight of the newest step in the learned expectation: about a hundred steps of memory."""
 LEARN_STEPS, LEARN_EVENTS = 24, 100
@@ -27,14 +28,15 @@ class VolumeDrop(EDetector):
 
         log S = y [log(rho / floor) + s] + r s,   s = log((r + floor mu) / (r + rho mu)),   M <- (M + 1) S
 
-    (Poisson for r to infinity: y log(rho / floor) - mu (rho - floor)), with r = mu / (overdispersion - 1). The
+    (Poisson, r infinite: y log(rho / floor) - mu (rho - floor)), with r = mu / (overdispersion - 1). The
     mean M over the bets (four depths, two memories) alarms when log M >= log c. It is valid for every larger
     mean and every larger r; a rise never alarms.
 
     Without `expected_per_step` it is learned: first steps (at least 24 and 100 events; warming up), then a
-    slow moving average of the past that stands still from an alarm until recovery. Overdispersion around
-    it, if not given, is learned likewise, so seasons and bursts cost power, not false alarms. Long runs of
-    correlated lows are not covered: replay history and raise the threshold by what it shows.
+    slow moving average of the past that stands still while evidence rises and from an alarm until recovery.
+    Overdispersion around the recent level, if not given, is learned likewise, so bursts cost power, not false
+    alarms. Long runs of correlated lows are not covered: replay history and raise the threshold by what it
+    shows.
 
     Parameters: `expected_per_step`, events per step, or None to learn. `tolerated_drop`, share of them that
     may be missing, 0 to 1; more tolerates more. `log_threshold`, log c in nats. `overdispersion`, variance
@@ -84,7 +86,8 @@ class VolumeDrop(EDetector):
         self._squares = 0.0
         self._levels = [1.0] * len(_MEMORIES)  # recent events over expected
         self._frozen = False
-        super().__init__(bets=len(_DEPTHS) + len(_MEMORIES), width=2, log_threshold=log_threshold)
+        bets = len(_DEPTHS) + len(_MEMORIES)
+        super().__init__(weights=[1.0 / bets] * bets, width=2, log_threshold=log_threshold)
 
     @property
     def warming_up(self) -> bool:
@@ -104,7 +107,7 @@ class VolumeDrop(EDetector):
     def _size_parameter(self) -> float:
         return self._expected / max(self._phi - 1.0, 1e-4)
 
-    def _bets(self, sample: Floats) -> list[float | None]:
+    def _bets(self, sample: Floats) -> list[float]:
         events, expected = sample.tolist()
         size, deepest = self._size_parameter(), _SHALLOWEST * self._floor
         rates = [self._floor * depth for depth in _DEPTHS]
@@ -116,16 +119,17 @@ class VolumeDrop(EDetector):
         if self._learning:
             self._begin(events)
             return
+        local = self._levels[-1] * expected
         for j, newest in enumerate(_MEMORIES):
             self._levels[j] += newest * (events / expected - self._levels[j])
         self._frozen = self._fired or (self._frozen and not self.recovered)
         if self._frozen:
             return
-        if self._learns_phi:
-            # Clipped, so that the beginning of a drop does not pass for a restless stream.
-            restless = min((events - expected) ** 2 / expected, 9.0 * self._phi)
+        if self._learns_phi and local > 0.0:
+            # Around the recent level, and clipped, so that a drop does not pass for a restless stream.
+            restless = min((events - local) ** 2 / local, 9.0 * self._phi)
             self._phi = max(1.0, self._phi + 2.0 * _DRIFT * (restless - self._phi))
-        if self._learns_level:
+        if self._learns_level and self._rise < STIRRING:
             self._expected += _DRIFT * (min(events, 4.0 * expected) - expected)
 
     def _begin(self, events: float) -> None:
@@ -138,9 +142,6 @@ class VolumeDrop(EDetector):
         if self._learns_phi:
             variance = (self._squares - self._sum * self._expected) / (self._steps - 1)
             self._phi = max(1.0, variance / self._expected)
-
-    def _outside(self, sample: Floats) -> bool:
-        return bool(sample[0] < self._floor * sample[1])
 
     def _estimate(self, sample: Floats, alpha: float) -> Estimate:
         events, expected = sample.tolist()
@@ -155,6 +156,9 @@ class VolumeDrop(EDetector):
 
     def _smallest_change(self, nats: float) -> float | None:
         # KL between Poisson means is nearly 2 (difference of roots)^2 per expected event.
-        phi = 1.0 + self._floor * (self._phi - 1.0)
+        # A learned dispersion rises with the first steps of a drop; the floor's own is nearer to Poisson.
+        dispersion = self._phi * (_UNREST if self._learns_phi else 1.0)
+        phi = 1.0 + self._floor * (dispersion - 1.0)
         root = math.sqrt(self._floor) - nats / math.sqrt(2.0 * HORIZON * self._expected / phi)
+        root = min(root, math.sqrt(_SHALLOWEST * self._floor))
         return (1.0 - root * root) * self._expected if root > 0.0 else None
