@@ -35,6 +35,13 @@ class Expected:
     segment: str = ""
     metric: str = ""
 
+    @property
+    def series(self) -> str:
+        """The series on /metrics that is 1 while this alarm is active."""
+        labels = {"detector": self.detector, "feature": self.feature, "segment": self.segment}
+        shown = ",".join(f'{name}="{value}"' for name, value in labels.items() if value)
+        return f"plumbline_alarm_active{{{shown}}}"
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
@@ -136,3 +143,39 @@ STORY: tuple[Incident, ...] = (
 )
 BY_NAME = {incident.name: incident for incident in STORY}
 END = STORY[-1].end
+
+
+def table() -> str:
+    """The story as a Markdown table."""
+    lines = [
+        "| When | Incident | What happens | Series on /metrics | Page, ticket, trigger |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in STORY:
+        cells = [f"{clock(row.start)} to {clock(row.end)}", row.title, row.what, *_consequences(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _consequences(row: Incident) -> tuple[str, str]:
+    series = list(dict.fromkeys(f"`{alarm.series}` 1" for alarm in row.alarms))
+    answers = []
+    for severity in ("page", "ticket"):
+        named = [
+            alarm.metric or alarm.feature or alarm.detector
+            for alarm in row.alarms
+            if alarm.severity == severity
+        ]
+        if named:
+            answers.append(f"{severity}: {', '.join(named)}")
+    if row.request:
+        series.append("`plumbline_retraining_last_request_timestamp_seconds` set")
+        answers.append(f"trigger: retraining request, `{row.request}`")
+    if row.resolved_by is not None:
+        answers.append(f"resolved by {clock(row.resolved_by)}")
+    if row.name == "healed":
+        series.append('`plumbline_version_first_seen_timestamp_seconds{model_version="2"}` there')
+        answers.append(f"none; by {clock(row.seen_by)} all are resolved")
+    if row.name in {"quiet", "healed"}:
+        series.append("no `plumbline_alarm_active` is 1")
+    return "<br>".join(series), "<br>".join(answers or ["none"])
