@@ -59,9 +59,14 @@ def _container(otherwise: str) -> Iterator[Broker]:
     """A broker in a container, where a Docker engine answers."""
     if not _docker_answers():
         raise NoBroker(f"{otherwise}; and no Docker engine answers")
+    from docker.errors import DockerException
     from testcontainers.community.kafka import KafkaContainer
 
-    with KafkaContainer().with_kraft() as container:
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(KafkaContainer().with_kraft())
+        except DockerException as error:
+            raise NoBroker(f"{otherwise}; and Docker cannot start one: {error}") from None
         yield Broker(container.get_bootstrap_server())
 
 
