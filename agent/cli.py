@@ -199,7 +199,8 @@ def backtest(
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed, another stream; the same story.")] = 1,
     speed: Annotated[
-        float | None, typer.Option(min=1.0, help="Event time per real time. Default: the story in a minute.")
+        float | None,
+        typer.Option(min=0.0, help="Event time per real time; 0: unpaced. Default: the story in a minute."),
     ] = None,
     duration: Annotated[
         float | None, typer.Option(min=0.0, help="Stop after so many seconds. Default: at Ctrl-C.")
@@ -207,9 +208,9 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where /metrics is served.")] = 9464,
 ) -> None:
     """Watch a simulated model go wrong and heal; needs no broker."""
-    from agent.demo import run_demo
+    from agent.demo import SPEED, run_demo
 
-    run_demo(seed=seed, speed=speed, duration=duration, port=port)
+    run_demo(seed=seed, speed=SPEED if speed is None else speed, duration=duration, port=port)
 
 
 def spread_inputs(arguments: Sequence[str]) -> list[str]:
