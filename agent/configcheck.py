@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from agent.config import Config, KafkaConfig, ModelConfig, Section, SourceConfig, config_schema
+from agent.config import Config, KafkaConfig, ModelConfig, Section, SourceConfig
 from agent.configfile import Document, Loc, Problem
 from agent.configrules import rules
+from agent.configwords import explained
 from agent.errors import ConfigError
 
-Schema = Mapping[str, Any]
-_schema = cache(config_schema)
 S = TypeVar("S", bound=Section)
 
 _PATHS: tuple[Loc, ...] = (
@@ -30,23 +25,23 @@ _PATHS: tuple[Loc, ...] = (
     ("dead_letters", "path"),
     ("models", "*", "baseline"),
 )
-_SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key|private|jaas|auth", re.IGNORECASE)
+_FOLLOWS = "default_factory_not_called"
+"""What pydantic says of a default that depends on a value which is wrong itself."""
 
 
 def checked(document: Document, folder: Path, *, need_baselines: bool) -> Config:
     """Validate against the models and the rules between keys; raise one ConfigError with all problems."""
     _anchor_paths(document, folder)
     problems = list(document.problems)
-    told = {problem.loc for problem in problems}
     config: Config | None = None
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        schema = _schema()
+        told = {problem.loc for problem in problems}
         problems += [
-            _explained(details, document, schema)
+            explained(details, document)
             for details in error.errors(include_url=False)
-            if details["type"] != "default_factory_not_called" and not told & set(_prefixes(details["loc"]))
+            if details["type"] != _FOLLOWS and told.isdisjoint(_around(details["loc"]))
         ]
     problems += rules(config or _sound_parts(document.data), need_baselines=need_baselines)
     if config is None or problems:
@@ -54,8 +49,8 @@ def checked(document: Document, folder: Path, *, need_baselines: bool) -> Config
     return config
 
 
-def _prefixes(loc: Loc) -> Iterator[Loc]:
-    """A place and all around it: what is wrong with it may follow from what is wrong with them."""
+def _around(loc: Loc) -> Iterator[Loc]:
+    """A place and all that it lies in: a mistake there brings about mistakes here."""
     return (loc[:end] for end in range(1, len(loc) + 1))
 
 
@@ -63,9 +58,8 @@ def _message(document: Document, problems: list[Problem]) -> str:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{document.name} cannot be used: {count}"]
     for problem in problems:
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.loc).lstrip(
-            "."
-        )
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.loc)
+        key = "".join(parts).lstrip(".")
         shown = f": {problem.shown}" if problem.shown else ""
         lines.append(f"  {document.where(problem.loc)}: {key}{shown}")
         lines.append(f"    expected: {problem.expected}")
@@ -78,12 +72,8 @@ def _anchor_paths(document: Document, folder: Path) -> None:
     for pattern in _PATHS:
         for loc in list(_expand(document, pattern)):
             section, value = document.value(loc[:-1]), document.value(loc)
-            if (
-                isinstance(section, dict)
-                and isinstance(value, str)
-                and value
-                and loc not in document.variables
-            ):
+            from_file = loc not in document.variables
+            if from_file and isinstance(section, dict) and isinstance(value, str) and value:
                 section[loc[-1]] = str(folder / value)
 
 
@@ -117,163 +107,3 @@ def _validated(section: type[S], raw: object) -> S | None:
         return section.model_validate(raw)
     except ValidationError:
         return None
-
-
-def _explained(details: ErrorDetails, document: Document, schema: Schema) -> Problem:
-    loc: Loc = tuple(part for part in details["loc"] if part != "[key]")
-    if details["type"] == "extra_forbidden":
-        return _unknown_key(loc, document, schema)
-    node = _node(schema, loc)
-    expected = describe(node, schema)
-    if details["type"] == "missing":
-        return Problem(loc, expected, f"add it: {_example(loc, node, schema)}")
-    value = document.value(loc)
-    return Problem(loc, expected, _remedy(loc, node, schema, value), _shown(value))
-
-
-def _remedy(loc: Loc, node: Schema, schema: Schema, value: object) -> str:
-    choices = {str(choice).casefold(): choice for choice in _resolved(node, schema).get("enum", [])}
-    if near := difflib.get_close_matches(str(value).casefold(), choices, n=1, cutoff=0.5):
-        return f"did you mean {choices[near[0]]}?"
-    if isinstance(value, bool) and node.get("type") == "string":
-        return f'put it in quotes: "{str(value).lower()}"'
-    if "default" in node:
-        default = node["default"]
-        known = "" if isinstance(default, dict) else f": the default is {_shown(default)}"
-        return f"correct the value, or remove it{known}"
-    return f"write for instance {_example(loc, node, schema)}"
-
-
-def _unknown_key(loc: Loc, document: Document, schema: Schema) -> Problem:
-    """Say which key was meant. The value is shown only where it can hardly be a secret."""
-    key = str(loc[-1])
-    known = list(_resolved(_node(schema, loc[:-1]), schema).get("properties", {}))
-    if _secret(key):
-        expected = "no secret in this file"
-        if loc[0] == "kafka":
-            remedy = "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
-        else:
-            remedy = "remove it; Plumbline takes no secret here"
-        return Problem(loc, expected, remedy, "(not shown)")
-    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "_", key.lower()), known, n=1)
-    homes = [home for home, section in _homes(schema) if key in section]
-    if near:
-        remedy = f"did you mean {near[0]}?"
-    elif homes:
-        remedy = f"it belongs in {' or '.join(homes)}"
-    else:
-        remedy = "remove it or correct it"
-    expected = "a known key" if near else f"one of the keys {', '.join(known)}"
-    return Problem(loc, expected, remedy, _shown(document.value(loc)))
-
-
-def _secret(key: str) -> bool:
-    parts = re.split(r"[^a-z]+", key.lower())
-    return bool(_SECRET.search(key) or difflib.get_close_matches("password", parts, n=1, cutoff=0.75))
-
-
-def _homes(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """Every section under the name a reader of the file knows it by."""
-    yield "the top level", schema["properties"]
-    for name, node in schema["properties"].items():
-        yield name, _resolved(node, schema).get("properties", {})
-    model = schema["$defs"]["ModelConfig"]["properties"]
-    yield "models.NAME", model
-    for name, node in model.items():
-        yield f"models.NAME.{name}", _resolved(node, schema).get("properties", {})
-    yield "an item of sources", schema["$defs"]["SourceConfig"]["properties"]
-
-
-def _resolved(node: Schema, schema: Schema) -> Schema:
-    """Follow a reference, and of a nullable type take the other half."""
-    if "$ref" in node:
-        return _resolved(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
-    for option in node.get("anyOf", ()):
-        if option.get("type") != "null":
-            return _resolved(option, schema)
-    return node
-
-
-def _node(schema: Schema, loc: Loc) -> Schema:
-    """Find what the JSON Schema says of a place; {} where it says nothing."""
-    node: Schema = schema
-    for part in loc:
-        inner = _resolved(node, schema)
-        if isinstance(part, int):
-            node = inner.get("items", {})
-        else:
-            extra = inner.get("additionalProperties")
-            node = inner.get("properties", {}).get(part) or (extra if isinstance(extra, dict) else {})
-    return node
-
-
-def describe(node: Schema, schema: Schema) -> str:
-    """Say in words which values a JSON Schema node allows."""
-    nullable = any(option.get("type") == "null" for option in node.get("anyOf", ()))
-    return _words(_resolved(node, schema), schema) + (", or null" if nullable else "")
-
-
-def _words(node: Schema, schema: Schema) -> str:
-    if "x-expected" in node:
-        return str(node["x-expected"])
-    if "enum" in node:
-        return f"one of {', '.join(map(str, node['enum']))}"
-    if "const" in node:
-        return str(node["const"])
-    kind = node.get("type")
-    if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _bounds(node)
-    if kind == "array":
-        least = f" of at least {node['minItems']}" if node.get("minItems") else ""
-        return f"a list{least}, [a, b]; each item {describe(node.get('items', {}), schema)}"
-    if kind == "object" and "properties" in node:
-        return f"a section with `key: value` lines below it ({', '.join(node['properties'])})"
-    if kind == "object":
-        each = describe(node["additionalProperties"], schema)
-        return f"a mapping with `name: value` lines below it; each value {each}"
-    return {"boolean": "true or false", "string": "text"}.get(str(kind), "another value")
-
-
-def _bounds(node: Schema) -> str:
-    words = (
-        ("minimum", "at least"),
-        ("exclusiveMinimum", "above"),
-        ("maximum", "at most"),
-        ("exclusiveMaximum", "below"),
-    )
-    bounds = [f"{word} {node[key]:g}" for key, word in words if key in node]
-    return f", {' and '.join(bounds)}" if bounds else ""
-
-
-def _example(loc: Loc, node: Schema, schema: Schema) -> str:
-    key = str(loc[-1]) if loc else "models"
-    inner = _resolved(node, schema)
-    if key == "models":
-        return "models: {my-model: {task: binary}}"
-    value = {"array": "[a]", "integer": "1", "number": "0.5", "boolean": "true", "object": "{}"}.get(
-        str(inner.get("type")), "text"
-    )
-    if "enum" in inner:
-        value = str(inner["enum"][0])
-    elif "such as " in str(inner.get("x-expected", "")):
-        value = "10m"
-    return f"`{key}: {value}`" if not key.isdigit() else f"`- {value}`"
-
-
-def _shown(value: object) -> str:
-    """Print a value for a message: containers only when small and plain, credentials in addresses never."""
-    if isinstance(value, dict):
-        return "a mapping" if value else "{}"
-    if isinstance(value, list):
-        plain = all(isinstance(item, str | int | float | bool) for item in value)
-        return (
-            f"[{', '.join(_shown(item) for item in value)}]"
-            if plain and len(value) <= 10
-            else f"{len(value)} items"
-        )
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if not isinstance(value, str):
-        return str(value)
-    text = re.sub(r"[^\s,/]*:[^\s,/]*@", "…@", value)
-    return f'"{text[:80]}…"' if len(text) > 80 else f'"{text}"'

@@ -23,6 +23,7 @@ Nodes = tuple[yaml.Node, ...]
 
 PREFIX = "PLUMBLINE_"
 _LONGEST_FILE = 1_000_000
+_MOST_VALUES = 100_000
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 _CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -77,7 +78,10 @@ def read(path: Path, environ: Mapping[str, str]) -> Document:
         raise ConfigError(f"{path.name} is empty; {_START}")
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path.name}:1: expected `key: value` lines at the top of the file; {_START}")
-    document.data = _mapping(document, root, (), ())
+    try:
+        document.data = _mapping(document, root, (), ())
+    except RecursionError:
+        raise ConfigError(f"{path.name} is nested too deeply to be a config") from None
     _override(document, environ)
     return document
 
@@ -115,6 +119,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError(
             f"{name}:{line}: not valid YAML: {what}{hint}; check this line and the one before"
         ) from None
+    except RecursionError:
+        raise ConfigError(f"{name} is nested too deeply to be a config") from None
     except yaml.YAMLError:
         raise ConfigError(
             f"{name}: holds characters that YAML does not allow; save it as plain text"
@@ -122,6 +128,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 
 def _build(document: Document, node: yaml.Node, loc: Loc, above: Nodes) -> object:
+    if len(document.lines) > _MOST_VALUES:
+        raise ConfigError(f"{document.name} has more than {_MOST_VALUES:,} values; do aliases multiply?")
     if node.tag not in _PLAIN_TAGS:
         document.problems.append(Problem(loc, "a plain value, without a YAML tag", f"remove {node.tag}"))
         return None

@@ -177,6 +177,21 @@ def test_what_is_not_text_is_refused(tmp_path: Path, raw: bytes) -> None:
     assert "plumbline.yaml" in message(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: " + "[" * 5000,
+        "models: " + "{a: " * 300 + "1" + "}" * 300,
+        "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+        "# " + "x" * 1_000_001,
+    ],
+    ids=["deep list", "deep mapping", "multiplying aliases", "huge"],
+)
+def test_a_file_that_grows_without_bounds_is_refused(tmp_path: Path, text: str) -> None:
+    """Depth, aliases of aliases and size end in a message, soon."""
+    assert "plumbline.yaml" in message(write(tmp_path, text))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A wrong path is told with the path, and a folder is no config."""
     assert str(tmp_path / "no.yaml") in message(tmp_path / "no.yaml")
