@@ -23,10 +23,22 @@ class RateDetector(EDetector):
     _remembered = (*EDetector._remembered, "_hits", "_trials")
 
     def __init__(
-        self, *, reference: float, limit: float, rising: bool, log_threshold: float, overdispersion: float
+        self,
+        *,
+        reference: float,
+        limit: float,
+        rising: bool,
+        reference_samples: int | None,
+        log_threshold: float,
+        overdispersion: float,
     ) -> None:
-        """Judge against `limit`; `overdispersion` is variance over binomial variance, 1 or more."""
+        """Judge against `limit`, set two standard errors wider where the reference is itself an estimate."""
+        if not 0.0 <= reference <= 1.0:
+            raise ValueError(f"the reference of {self.name} is a share from 0 to 1, not {reference}")
         self._rising = rising
+        if reference_samples is not None:
+            margin = 2.0 * _standard_error(reference, reference_samples)
+            limit = min(1.0, limit + margin) if rising else max(0.0, limit - margin)
         self._limit = limit
         self._baseline = reference
         self._phi = max(1.0, overdispersion)
@@ -88,3 +100,10 @@ class RateDetector(EDetector):
             return None
         found = math.sin(angle) ** 2
         return abs((found if self._rising else 1.0 - found) - self._baseline)
+
+
+def _standard_error(rate: float, samples: int) -> float:
+    """Of an estimated rate, by Agresti and Coull: not zero for rates of 0 and 1."""
+    n = samples + 4.0
+    centre = (rate * samples + 2.0) / n
+    return math.sqrt(centre * (1.0 - centre) / n)

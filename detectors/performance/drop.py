@@ -18,8 +18,9 @@ class RateDrop(RateDetector):
 
     Parameters: `reference_rate`, the rate in the reference, 0 to 1. `relative_drop`, tolerated worsening as
     a share of the reference; more tolerates more. `higher_is_better`, False for the likes of the false
-    positive rate. `log_threshold`, log c in nats. `overdispersion`, variance over binomial variance, 1 or
-    more.
+    positive rate. `reference_samples`, events behind the reference, by two of whose standard errors the
+    tolerance is widened; None if it is exact. `log_threshold`, log c in nats. `overdispersion`, variance
+    over binomial variance, 1 or more.
 
     Example:
         >>> import math, numpy as np
@@ -47,6 +48,7 @@ class RateDrop(RateDetector):
         *,
         relative_drop: float = 0.05,
         higher_is_better: bool = True,
+        reference_samples: int | None = None,
         log_threshold: float,
         overdispersion: float = 1.0,
     ) -> None:
@@ -56,6 +58,7 @@ class RateDrop(RateDetector):
             reference=reference_rate,
             limit=min(1.0, reference_rate * (1.0 + sign * relative_drop)),
             rising=not higher_is_better,
+            reference_samples=reference_samples,
             log_threshold=log_threshold,
             overdispersion=overdispersion,
         )

@@ -16,8 +16,10 @@ class ConfidenceCollapse(RateDetector):
     and the mean M over the bets alarms when log M >= log c. A rise never alarms.
 
     Parameters: `reference_rate`, share confident in the reference, 0 to 1 (0.5 at the median, more with
-    ties). `low`, least tolerated share; half the reference if None; lower tolerates more. `log_threshold`,
-    log c in nats. `overdispersion`, variance over binomial variance, 1 or more.
+    ties). `low`, least tolerated share; half the reference if None; lower tolerates more.
+    `reference_samples`, events behind the reference, by two of whose standard errors the tolerance is
+    widened; None if it is exact. `log_threshold`, log c in nats. `overdispersion`, variance over binomial
+    variance, 1 or more.
 
     Example:
         >>> import math, numpy as np
@@ -43,6 +45,7 @@ class ConfidenceCollapse(RateDetector):
         reference_rate: float,
         *,
         low: float | None = None,
+        reference_samples: int | None = None,
         log_threshold: float,
         overdispersion: float = 1.0,
     ) -> None:
@@ -51,6 +54,7 @@ class ConfidenceCollapse(RateDetector):
             reference=reference_rate,
             limit=0.5 * reference_rate if low is None else low,
             rising=False,
+            reference_samples=reference_samples,
             log_threshold=log_threshold,
             overdispersion=overdispersion,
         )

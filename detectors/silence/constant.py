@@ -65,6 +65,7 @@ class ConstantPredictions(RateDetector):
             reference=largest,
             limit=min(largest + tolerance, 1.0 - 0.25 * (1.0 - largest)),
             rising=True,
+            reference_samples=None,
             log_threshold=log_threshold,
             overdispersion=overdispersion,
         )

@@ -17,8 +17,9 @@ class MissingSurge(RateDetector):
     log c. A fall never alarms.
 
     Parameters: `reference_rate`, share missing in the reference, 0 to 1. `tolerated_rise`, absolute rise of
-    the share that is nobody's concern (0.05: five points); more tolerates more. `log_threshold`, log c in
-    nats. `overdispersion`, variance over binomial variance, 1 or more.
+    the share that is nobody's concern (0.05: five points); more tolerates more. `reference_samples`, events
+    behind the reference, by two of whose standard errors the tolerance is widened; None if it is exact.
+    `log_threshold`, log c in nats. `overdispersion`, variance over binomial variance, 1 or more.
 
     Example:
         >>> import math, numpy as np
@@ -44,6 +45,7 @@ class MissingSurge(RateDetector):
         reference_rate: float,
         *,
         tolerated_rise: float = 0.05,
+        reference_samples: int | None = None,
         log_threshold: float,
         overdispersion: float = 1.0,
     ) -> None:
@@ -52,6 +54,7 @@ class MissingSurge(RateDetector):
             reference=reference_rate,
             limit=min(1.0, reference_rate + tolerated_rise),
             rising=True,
+            reference_samples=reference_samples,
             log_threshold=log_threshold,
             overdispersion=overdispersion,
         )

@@ -36,7 +36,7 @@ class VolumeDrop(EDetector):
     slow moving average of the past that stands still while evidence rises and from an alarm until recovery.
     Overdispersion around the recent level, if not given, is learned likewise, so bursts cost power, not false
     alarms. Long runs of correlated lows are not covered: replay history and raise the threshold by what it
-    shows.
+    shows. Nor are days and nights that differ by more than the tolerance: `expect` each step's own number.
 
     Parameters: `expected_per_step`, events per step, or None to learn. `tolerated_drop`, share of them that
     may be missing, 0 to 1; more tolerates more. `log_threshold`, log c in nats. `overdispersion`, variance
@@ -60,7 +60,7 @@ class VolumeDrop(EDetector):
     family: ClassVar[str] = "silence"
     severity: ClassVar[str] = "page"
     _remembered = (
-        *EDetector._remembered, "_expected", "_phi", "_learning", "_sum", "_squares", "_levels", "_frozen",
+        *EDetector._remembered, "_expected", "_phi", "_learning", "_learns_level", "_sum", "_squares", "_levels", "_frozen",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,13 @@ class VolumeDrop(EDetector):
     def warming_up(self) -> bool:
         """Is the expectation still being learned, or are too few events due?"""
         return self._learning or self._total < 10.0
+
+    def expect(self, expected_per_step: float) -> None:
+        """Set what the next step should bring (of this hour of the week, say), known before it."""
+        if not expected_per_step > 0.0:
+            raise ValueError(f"expected_per_step must be positive, not {expected_per_step}")
+        self._expected = expected_per_step
+        self._learning = self._learns_level = False
 
     def _check(self, counts: NDArray[np.int64]) -> None:
         if counts.shape != (1,) or counts[0] < 0:

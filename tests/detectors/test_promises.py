@@ -225,3 +225,20 @@ def test_few_coarse_bins_stand_for_many_fine_ones() -> None:
         detector.update(np.histogram(scores, edges)[0])
         fired.append(detector.fired)
     assert any(fired[:3])
+
+
+@pytest.mark.parametrize("samples", [100, 1000])
+def test_a_reference_that_is_itself_an_estimate_costs_no_false_alarms(samples: int) -> None:
+    """With the rate learned from few labels, a true rate keeps to the budget if their number is told."""
+    alarms = {True: 0, False: 0}
+    for told in alarms:
+        rng = np.random.default_rng(12)
+        for _ in range(30):
+            learned = rng.binomial(samples, 0.7) / samples
+            detector = RateDrop(learned, reference_samples=samples if told else None, log_threshold=LOW_C)
+            for _ in range(60):
+                detector.update(binomial(200, 0.7)(rng))
+                alarms[told] += detector.fired
+    assert alarms[True] <= 30 * 60 / 50
+    assert alarms[True] <= alarms[False]
+    assert samples > 100 or alarms[False] > 30 * 60 / 50, "the case is one in which it matters"

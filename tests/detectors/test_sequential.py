@@ -218,6 +218,6 @@ def test_levels_share_the_error_over_all_starts() -> None:
 
 
 def test_ratio_interval_takes_the_worst_corners() -> None:
-    """The ratio's interval is lowest over highest and highest over lowest; from a denominator of 0, unbounded."""
+    """The ratio's interval is lowest over highest to highest over lowest; over 0 it is unbounded."""
     assert sequential.ratio_interval((0.2, 0.4), (0.1, 0.5)) == (0.4, 4.0)
     assert sequential.ratio_interval((0.2, 0.4), (0.0, 0.5)) == (0.4, None)

@@ -67,3 +67,17 @@ def test_a_lasting_outage_is_not_learned() -> None:
     for _ in range(12):
         detector.update(rng.poisson(50, 1))
     assert detector.recovered
+
+
+def test_a_strong_season_that_is_told_does_not_alarm_and_hides_no_drop() -> None:
+    """With each hour's expectation told, nights at a tenth of the day are silent and a dead night is seen."""
+    rng = np.random.default_rng(6)
+    detector = VolumeDrop(100, log_threshold=LOG_C)
+    fired = []
+    for step in range(24 * 20):
+        expected = 200 if 8 <= step % 24 < 20 else 20
+        detector.expect(expected)
+        detector.update(rng.poisson(expected if step < 24 * 19 + 2 else 0, 1))
+        if detector.fired:
+            fired.append(step)
+    assert 24 * 19 + 2 <= fired[0] <= 24 * 19 + 3
