@@ -12,6 +12,7 @@ from agent.respond.request import rfc3339
 from agent.respond.view import OVERALL, AlarmView, MetricValue, ModelView, View, WindowView
 
 LIFETIME = "lifetime"
+_PREDICTION_TERMS = ("joined", "pending", "expired")
 
 Json = dict[str, Any]
 
@@ -33,7 +34,8 @@ def to_json(report: Report) -> Json:
     """The document of `plumbline backtest --json`: plain JSON, no NaN or infinity.
 
     Lifetime values are those of the window "lifetime" of `windows`; where there is none, those of the version
-    seen last. Of a model's `join` the terms predictions, feedback and joined are read.
+    seen last. By invariant I7 predictions are the sum of the terms joined, pending and expired of a model's
+    `join`, and feedback is the sum of all its other terms.
     """
     return {
         "models": {
@@ -47,9 +49,9 @@ def to_json(report: Report) -> Json:
 def _model(model: ModelView, windows: Sequence[tuple[str, WindowView]]) -> Json:
     whole = _lifetime(model, windows)
     return {
-        "predictions": model.join["predictions"],
-        "feedback": model.join["feedback"],
-        "joined": model.join["joined"],
+        "predictions": sum(model.join.get(term, 0) for term in _PREDICTION_TERMS),
+        "feedback": sum(count for term, count in model.join.items() if term not in _PREDICTION_TERMS),
+        "joined": model.join.get("joined", 0),
         "metrics": {} if whole is None else _metrics(whole, OVERALL),
         "segments": {} if whole is None else _segments(whole),
         "windows": [_window(name, window) for name, window in windows if name != LIFETIME],
