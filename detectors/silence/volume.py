@@ -60,7 +60,8 @@ class VolumeDrop(EDetector):
     family: ClassVar[str] = "silence"
     severity: ClassVar[str] = "page"
     _remembered = (
-        *EDetector._remembered, "_expected", "_phi", "_learning", "_learns_level", "_sum", "_squares", "_levels", "_frozen",
+        *EDetector._remembered, "_expected", "_phi", "_learning", "_learns_level", "_sum", "_squares",
+        "_levels", "_frozen",
     )  # fmt: skip
 
     def __init__(

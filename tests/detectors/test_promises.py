@@ -242,3 +242,22 @@ def test_a_reference_that_is_itself_an_estimate_costs_no_false_alarms(samples: i
     assert alarms[True] <= 30 * 60 / 50
     assert alarms[True] <= alarms[False]
     assert samples > 100 or alarms[False] > 30 * 60 / 50, "the case is one in which it matters"
+
+
+def test_clustered_events_keep_to_the_budget_once_their_overdispersion_is_told() -> None:
+    """Where each event comes as five copies, tempering keeps the promise that is else broken."""
+    alarms = {1.0: 0, 5.0: 0}
+    for overdispersion in alarms:
+        rng = np.random.default_rng(13)
+        for _ in range(10):
+            detectors = [
+                MissingSurge(0.05, log_threshold=LOW_C, overdispersion=overdispersion),
+                GroupRatio(log_threshold=LOW_C, overdispersion=overdispersion),
+                HistogramDrift(Q * 1e6, log_threshold=LOW_C, overdispersion=overdispersion),
+            ]
+            for _ in range(150):
+                steps = (binomial(40, 0.1)(rng), pair(20, 0.25, 30, 0.2)(rng), rng.multinomial(40, EDGE))
+                for detector, counts in zip(detectors, steps, strict=True):
+                    detector.update(5 * counts)
+                    alarms[overdispersion] += detector.fired
+    assert alarms[5.0] <= 3 * 10 * 150 / 50 < alarms[1.0]

@@ -53,19 +53,22 @@ def test_a_rise_does_not_alarm_and_is_learned() -> None:
     assert detector.evidence.reference == pytest.approx(200, rel=0.1)
 
 
-def test_a_lasting_outage_is_not_learned() -> None:
+@pytest.mark.parametrize("left", [0.0, 0.3])
+def test_a_lasting_outage_is_not_learned(left: float) -> None:
     """While the alarm stands, the expectation stands still; with the traffic back, all is well again."""
     rng = np.random.default_rng(6)
     detector = VolumeDrop(None, log_threshold=LOG_C)
     for _ in range(100):
-        detector.update(rng.poisson(50, 1))
+        detector.update(rng.poisson(15, 1))
+    while not detector.fired:
+        detector.update(rng.poisson(15 * left, 1))
     before = detector.evidence.reference
     for _ in range(500):
-        detector.update(np.array([0]))
+        detector.update(rng.poisson(15 * left, 1))
+        assert not detector.recovered
     assert detector.evidence.reference == before
-    assert not detector.recovered
-    for _ in range(12):
-        detector.update(rng.poisson(50, 1))
+    for _ in range(100):
+        detector.update(rng.poisson(15, 1))
     assert detector.recovered
 
 
