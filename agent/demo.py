@@ -35,7 +35,9 @@ SPEED = 1700.0
 REFERENCE_MINUTES = 8 * 60
 
 
-def demo_config(state_dir: Path, port: int, baseline: Path | None = None) -> Config:
+def demo_config(
+    state_dir: Path, port: int, baseline: Path | None = None, *, commit_seconds: float = 0.5
+) -> Config:
     """What a user would write for this model, but for the haste of the commits."""
     model = ModelConfig(
         segments=["sex"],
@@ -53,7 +55,7 @@ def demo_config(state_dir: Path, port: int, baseline: Path | None = None) -> Con
     )
     return Config(
         models={MODEL: model},
-        state=StateConfig(dir=state_dir, commit_interval=timedelta(seconds=0.5)),
+        state=StateConfig(dir=state_dir, commit_interval=timedelta(seconds=commit_seconds)),
         http=HttpConfig(port=port),
         retraining_topic=None,
     )

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from agent.ingest.story import END, MINUTE_MS, MODEL, START_MS, STORY, Expected, Incident, clock
 from agent.respond.view import AlarmView, ModelView, View
-from detectors import Evidence
 
 Mark = Literal["story", "page", "ticket", "trigger", "resolved"]
 _STYLES: dict[Mark, str] = {
@@ -29,14 +28,15 @@ _STYLES: dict[Mark, str] = {
     "resolved": "green",
 }
 _WORDS = {
-    "histogram_drift": "{feature} drifted",
-    "rate_drop": "{metric} fell",
-    "missing_surge": "{feature} goes missing",
-    "confidence_collapse": "confidence collapsed",
-    "constant_predictions": "predictions hardly vary any more",
-    "volume_drop": "predictions stopped coming",
-    "group_ratio": "{metric} of {segment} left its tolerance",
+    "histogram_drift": ("{feature} drifted", "divergence"),
+    "rate_drop": ("{metric} fell", "now"),
+    "missing_surge": ("{feature} goes missing", "share missing"),
+    "confidence_collapse": ("confidence collapsed", "share confident"),
+    "constant_predictions": ("predictions hardly vary", "largest share"),
+    "volume_drop": ("predictions stopped coming", "of the expected"),
+    "group_ratio": ("{metric} of {segment} is out of proportion", "ratio"),
 }
+"""By detector: what happened, and what its number is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Teller:
             if identity in self._alarms:
                 continue
             self._alarms[identity] = alarm
-            line = Line(_minute(alarm.raised_ms), alarm.severity.value, _words(alarm), _proof(alarm.evidence))
+            line = Line(_minute(alarm.raised_ms), alarm.severity.value, _words(alarm), _proof(alarm))
             row, expected = self._expected(alarm)
             if row is None or expected is None or expected in row.raised:
                 self.unexpected.append(line)
@@ -124,7 +124,7 @@ class Teller:
             minute = _minute(alarm.resolved_ms)
             if row is not None and expected is not None:
                 row.resolved[expected] = minute
-            lines.append(Line(minute, "resolved", _words(alarm), str(alarm.reason).replace("_", " ")))
+            lines.append(Line(minute, "resolved", f"{_words(alarm)}: {alarm.reason.replace('_', ' ')}"))
         return lines
 
     def _requested(self, model: ModelView) -> list[Line]:
@@ -233,7 +233,7 @@ def _count(minutes: list[float], expected: int, *, last: bool = False) -> str:
     if not expected:
         return ""
     when = clock(max(minutes) if last else min(minutes)) if minutes else "…"
-    return when if expected == 1 else f"{when}  {len(minutes)} of {expected}"
+    return when if expected == 1 else f"{when} {len(minutes)}/{expected}"
 
 
 def _asks(row: Row, reason: str, minute: float) -> bool:
@@ -247,16 +247,16 @@ def _minute(ms: int) -> float:
 
 def _words(alarm: AlarmView) -> str:
     key = alarm.key
-    words = _WORDS.get(key.detector, "{detector}").format(**key._asdict())
+    words = _WORDS.get(key.detector, ("{detector}", ""))[0].format(**key._asdict())
     return words.replace("_", " ") if key.metric else words
 
 
-def _proof(evidence: Evidence) -> str:
-    value, (low, high) = evidence.value, evidence.tolerance
+def _proof(alarm: AlarmView) -> str:
+    value, (low, high) = alarm.evidence.value, alarm.evidence.tolerance
     if value is None:
         return ""
     bounds = [
-        f"at least {low:.2f}" if low is not None else "",
-        f"at most {high:.2f}" if high is not None else "",
+        f"{limit} {bound:.2f}" for limit, bound in (("at least", low), ("at most", high)) if bound is not None
     ]
-    return f"{value:.2f}, tolerated {' and '.join(filter(None, bounds))}"
+    name = _WORDS.get(alarm.key.detector, ("", "value"))[1]
+    return f"{name} {value:.2f}, tolerated {' and '.join(bounds)}"

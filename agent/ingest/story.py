@@ -105,7 +105,6 @@ STORY: tuple[Incident, ...] = (
         alarms=(
             Expected("page", "missing_surge", feature="bureau_score"),
             Expected("page", "confidence_collapse"),
-            Expected("ticket", "histogram_drift", feature="bureau_score"),
             Expected("ticket", "histogram_drift", feature="score"),
         ),
         resolved_by=at(14),
