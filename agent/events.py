@@ -55,6 +55,7 @@ class Reason(StrEnum):
     UNKNOWN_CLASS = "unknown_class"
     BAD_NUMBER = "bad_number"
     POISON_BATCH = "poison_batch"
+    NOT_RETAINED = "not_retained"
 
 
 @dataclass(frozen=True, slots=True)

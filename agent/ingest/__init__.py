@@ -2,6 +2,8 @@
 
 source     what Kafka, files and the demo have in common
 kafka      a consumer group's partitions
+poison     the way past a batch that cannot be decoded
+client     connection options and secrets
 files      JSON lines, Parquet and CSV
 mapping    where each field of an event is found
 parse      JSON texts to columns, bad records put aside

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import cast
 
 import numpy as np
 import polars as pl
 
-from agent.config import SourceConfig
+from agent.config import Config, SourceConfig
 from agent.errors import ConfigError
 from agent.events import (
     FEEDBACK_COLUMNS,
@@ -57,6 +58,16 @@ class Decoder:
         self._plans = {topic: _Plan.of(s, schema) for s in reversed(self._sources) for topic in s.topics}
         self._predictions = pl.DataFrame(schema=columns.dtypes(PREDICTION_COLUMNS, schema))
         self._feedback = pl.DataFrame(schema=columns.dtypes(FEEDBACK_COLUMNS, schema))
+
+    @classmethod
+    def of(cls, config: Config, schema: Schema | None = None) -> Decoder:
+        """The decoder of a config; `schema` adds what baselines know besides."""
+        return cls(
+            config.sources,
+            schema or Schema.of(config.models),
+            max_message_bytes=config.max_message_bytes,
+            future_skew_ms=config.future_skew // timedelta(milliseconds=1),
+        )
 
     def decode(self, batch: RawBatch) -> Decoded:
         """Every record of the batch, each exactly once: prediction, feedback or rejected."""

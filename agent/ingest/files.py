@@ -1,8 +1,8 @@
 """Events from files: JSON lines, Parquet and CSV, the text formats also gzipped.
 
-A file is one partition, (its path, 0), and its row numbers are the offsets; so reading resumes in the middle of
-a file as it does in the middle of a topic. Each poll reads on in the file of which the smallest share has been
-read: predictions and their feedback in another file progress together, whatever their sizes.
+A file is one partition, (its path, 0), and its row numbers are the offsets; so reading resumes in the middle
+of a file as it does in the middle of a topic. Each poll reads on in the file of which the smallest share has
+been read: predictions and their feedback in another file progress together, whatever their sizes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from agent.errors import StartError
-from agent.events import NO_TIME, Int64s, Partition, RawBatch
+from agent.events import NO_TIME, Int64s, Partition, RawBatch, Rejected
 
 CHUNK_ROWS = 20_000
 CHUNK_BYTES = 16 << 20
@@ -50,6 +50,10 @@ class FileSource:
     def partitions(self) -> frozenset[Partition]:
         """All files."""
         return frozenset(file.partition for file in self._files)
+
+    def take_rejected(self) -> Sequence[Rejected]:
+        """None: a damaged file stops the reading."""
+        return ()
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Nobody outside needs to know."""
@@ -113,7 +117,7 @@ class _File:
         try:
             self.size = self._path.stat().st_size
             if kind in _JSON or not kind:
-                self._raw = self._path.open("rb")  # noqa: SIM115 # closed at its end or by close()
+                self._raw = self._path.open("rb")  # closed at its end or by close()
                 lines = gzip.GzipFile(fileobj=self._raw) if zipped else self._raw
                 self._chunks = self._lines(cast(BinaryIO, lines), position)
             elif kind in _CSV:
