@@ -17,6 +17,8 @@ _SPREADS = _BUMPS = 8.0
 """Divergence of the fixed bets, in epsilons: all bins shifted, spread out or in, mass moved to one bin."""
 _FLOOR = 0.001
 """Share of the reference mixed into each bet, so that no bin is ruled out."""
+REFERENCE_EVENTS = 10
+"""Events per bin that the reference must have before there is a verdict."""
 MAX_BINS = 24
 """More bins than this are merged with their neighbours: power falls with the number of bins."""
 
@@ -40,7 +42,7 @@ class HistogramDrift(EDetector):
     tolerates more; PSI is about twice KL, so 0.05 is the folklore PSI of 0.1. What sampling of the
     reference alone would show, (bins - 1) / (2 n), is added. `log_threshold`, log c in nats, from
     `detectors.budget`. `overdispersion`, variance over multinomial variance (1: independent events; more:
-    clusters).
+    clusters). A reference of fewer than 10 events per bin gets no verdict.
 
     Example:
         >>> import numpy as np
@@ -81,17 +83,22 @@ class HistogramDrift(EDetector):
         width = self._q.size
         self._epsilon = epsilon + 0.5 * (width - 1) / max(1.0, float(counts.sum()))
         self._phi = max(1.0, overdispersion)
+        self._thin = float(counts.sum()) < REFERENCE_EVENTS * width
         self._memories = np.zeros((_NEWEST.size, width))
         self._slow_squares = 0.0  # events weighted by the square: gives the effective size
-        tilts, bumps = _tilts(self._q, self._epsilon), _bumps(self._q, self._epsilon)
-        fixed = [*tilts, *bumps]
-        self._gains = np.array([np.log(theta / project(theta, self._q, self._epsilon)) for theta in fixed])
-        weights = [(0.5 / n, n) for n in (_NEWEST.size,)] + [(0.25 / n, n) for n in (len(tilts), len(bumps))]
+        fixed = _fixed_bets(self._q, self._epsilon)
+        gains = [np.log(theta / project(theta, self._q, self._epsilon)) for theta in fixed]
+        self._gains = np.array(gains).reshape(len(fixed), width)
+        adaptive_share = 0.5 if fixed else 1.0
+        adaptive = [adaptive_share / _NEWEST.size] * _NEWEST.size
         super().__init__(
-            weights=[weight for weight, times in weights for _ in range(times)],
-            width=width,
-            log_threshold=log_threshold,
+            weights=adaptive + [0.5 / len(fixed) for _ in fixed], width=width, log_threshold=log_threshold
         )
+
+    @property
+    def warming_up(self) -> bool:
+        """Are there too few events, or too few in the reference for ever knowing?"""
+        return self._thin or super().warming_up
 
     def _check(self, counts: NDArray[np.int64]) -> None:
         if counts.shape != (self._bins,) or counts.min() < 0:
@@ -163,6 +170,12 @@ def _cuts(shares: Floats) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(groups, prepend=-1))
 
 
+def _fixed_bets(q: Floats, epsilon: float) -> list[Floats]:
+    """What to bet on before anything is learned, clear of the tolerance so that evidence can fade."""
+    bets = [(1.0 - _FLOOR) * theta + _FLOOR * q for theta in (*_tilts(q, epsilon), *_bumps(q, epsilon))]
+    return [theta for theta in bets if -float(q @ np.log(theta / q)) > 1.5 * epsilon]
+
+
 def _tilts(q: Floats, epsilon: float) -> list[Floats]:
     """The reference tilted along its own ranks, up and down, outwards and inwards."""
     rank = np.cumsum(q) - 0.5 * q
@@ -174,8 +187,9 @@ def _tilts(q: Floats, epsilon: float) -> list[Floats]:
     shapes = [(line, times) for times in _TILTS]
     if scale > 1e-6:  # two bins have no spread
         shapes.append((curve / scale, _SPREADS))
+    # KL is about half the square of the tilt; rare bins must not run away with it.
     tilted = [
-        q * np.exp(sign * math.sqrt(2.0 * times * epsilon) * shape)  # KL is about half the square of the tilt
+        q * np.exp(sign * math.sqrt(2.0 * times * epsilon) * np.clip(shape, -4.0, 4.0))
         for shape, times in shapes
         for sign in (1.0, -1.0)
     ]

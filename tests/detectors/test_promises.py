@@ -261,3 +261,27 @@ def test_clustered_events_keep_to_the_budget_once_their_overdispersion_is_told()
                     detector.update(5 * counts)
                     alarms[overdispersion] += detector.fired
     assert alarms[5.0] <= 3 * 10 * 150 / 50 < alarms[1.0]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [[5000, 5000, 0], [100_000, 1], [0, 0, 7], [1, 1], [99_990, 5, 3, 2, 0, 0], [10**9] + [0] * 30],
+    ids=str,
+)
+def test_lopsided_references_are_watched_like_any_other(reference: list[int]) -> None:
+    """Empty and nearly certain bins break no arithmetic, gather no evidence in peace, and lose no change."""
+    detector = HistogramDrift(reference, log_threshold=HIGH_C)
+    q = np.array(reference) / sum(reference)
+    rng = np.random.default_rng(14)
+    for _ in range(300):
+        detector.update(rng.multinomial(500, q))
+        assert not detector.fired
+        assert detector.evidence.ratio < 0.5 or sum(reference) < 10
+    if sum(reference) < 10:  # from seven events nothing is known that a change could break
+        assert detector.evidence.verdict.value == "not enough evidence"
+    else:
+        for _ in range(4):
+            detector.update(rng.multinomial(500, np.roll(q, 1)))
+            if detector.fired:
+                break
+        assert detector.fired
