@@ -98,7 +98,8 @@ def run(
 
     logs.configure(log_level.value)
     with stopped_by_signals() as stop:
-        runner.run(settings, KafkaSource(settings), stop=stop)
+        topics = [topic for source in settings.sources for topic in source.topics]
+        runner.run(settings, KafkaSource(settings.kafka, topics), stop=stop)
 
 
 @app.command(epilog="Example: plumbline check -c plumbline.yaml")
@@ -180,12 +181,13 @@ def backtest(
     for path, option in ((json_out, "--json"), (html_out, "--html")):
         if path is not None:
             writable(path, option)
-    from agent import logs, runner
+    from agent import logs
+    from agent.backtest import backtest as replay
     from agent.respond.report import to_html, to_json
 
     logs.configure("warning")
     with progress("replaying") as tell:
-        report = runner.backtest(settings, inputs, window_rows=rows, progress=tell)
+        report = replay(settings, inputs, window_rows=rows, progress=tell)
     text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False)
     if str(json_out) == "-":
         typer.echo(text)

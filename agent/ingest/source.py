@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agent.events import Partition, RawBatch
+from agent.events import Partition, RawBatch, Rejected
 
 
 class Source(Protocol):
@@ -33,6 +33,9 @@ class Source(Protocol):
 
     def partitions(self) -> frozenset[Partition]:
         """Partitions this agent reads now."""
+
+    def take_rejected(self) -> Sequence[Rejected]:
+        """Records the source itself could not read (a damaged batch), each told once."""
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Tell the outside how far the durable state is (group offsets). Failing is logged and retried later."""

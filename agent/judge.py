@@ -1,0 +1,145 @@
+"""From what was measured to what is decided, for one model: detectors look, alarms latch, retraining is asked for.
+
+Two clocks advance apart: steps close with the predictions, hours mature when labels are complete too. Each has its
+own alarms, fed in the order of its own event times; retraining follows the slower clock. So the outcome does not
+depend on how far predictions are read ahead of labels, nor on where batches are cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.events import NO_TIME
+from agent.measure.model import Model
+from agent.measure.monitors import LABELS_WINDOW_MS, Monitors
+from agent.measure.watch import Observation
+from agent.respond.decide import ActiveAlarm, Alarms, Transition
+from agent.respond.request import CloudEvent
+from agent.respond.trigger import JointStep, Retraining
+from agent.respond.view import AlarmView, MonitorKey, Severity
+
+
+@dataclass
+class Verdicts:
+    """What one advance of the clocks brought."""
+
+    transitions: list[Transition] = field(default_factory=list)
+    events: list[CloudEvent] = field(default_factory=list)
+
+
+class Judge:
+    """The judging half of one model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.monitors = Monitors(model)
+        self.step_alarms = Alarms()
+        self.label_alarms = Alarms()
+        self.retraining = Retraining(model.name, model.config.retraining)
+        self._replaced: list[tuple[int, str]] = []
+        """(when, version): replacements that the alarms of labelled rates have not reached."""
+        self._fresh: list[Transition] = []
+        """Transitions that the retraining policy has not been told."""
+        self._decided_ms: int | None = None
+
+    def advance(self, watermark_ms: int, joint_ms: int) -> Verdicts:
+        """Judge everything that is complete: predictions up to the watermark, labels up to the joint watermark."""
+        news = Verdicts()
+        for end, observations, replaced in self.monitors.steps(watermark_ms):
+            for seen in observations:
+                self._apply(self.step_alarms, seen, news)
+            for version in replaced:
+                news.transitions += self.step_alarms.resolve_version(version, end)
+                self._replaced.append((end, version))
+        self._labels(joint_ms, news)
+        self._fresh += news.transitions
+        self._retrain(joint_ms, news)
+        return news
+
+    def _labels(self, joint_ms: int, news: Verdicts) -> None:
+        if joint_ms == NO_TIME:
+            return
+        due: list[tuple[int, int, str, int, int]] = [(w, 1, v, h, a) for w, v, h, a in self.monitors.matured(joint_ms)]
+        due += [(when, 0, version, 0, 0) for when, version in self._replaced if when <= joint_ms]
+        self._replaced = [(when, version) for when, version in self._replaced if when > joint_ms]
+        for when, is_hour, version, hour, age in sorted(due):
+            if is_hour:
+                for seen in self.monitors.judge(when, version, hour, age):
+                    self._apply(self.label_alarms, seen, news)
+            else:
+                news.transitions += self.label_alarms.resolve_version(version, when)
+
+    def _apply(self, alarms: Alarms, seen: Observation, news: Verdicts) -> None:
+        key = MonitorKey(self.model.name, *seen.key)
+        severity = Severity(seen.severity)
+        changed = alarms.apply(key, severity, seen.family, seen.fired, seen.recovered, seen.evidence, seen.at_ms)
+        if changed is not None:
+            news.transitions.append(changed)
+
+    def _retrain(self, joint_ms: int, news: Verdicts) -> None:
+        """Ask the policy at the end of every step both clocks have passed."""
+        last = self.monitors.next_step_ms
+        if last is None or joint_ms == NO_TIME:
+            return
+        step = self.monitors.step_ms
+        until = min(joint_ms, last) // step * step
+        if self._decided_ms is None:
+            self._decided_ms = min(first for first, _ in self.model.seen.values()) // step * step
+        if self.retraining.idle and not self._fresh:
+            self._decided_ms = max(self._decided_ms, until)
+        at = self._decided_ms + step
+        while at <= until:
+            joint = JointStep(
+                at_ms=at,
+                model_version=self.monitors.versions.serving_at(at),
+                labels=self.monitors.labels_before(at),
+                data_from_ms=at - LABELS_WINDOW_MS,
+                transitions=self._fresh,
+            )
+            self._fresh = []
+            decisions = self.retraining.step(joint)
+            news.events += [decision.event for decision in decisions if decision.event is not None]
+            self._decided_ms = at
+            at += step
+
+    @property
+    def alarms(self) -> list[AlarmView]:
+        """Active and remembered alarms, the newest last."""
+        both = [*self.step_alarms.history, *self.label_alarms.history]
+        return sorted(both, key=lambda alarm: (alarm.raised_ms, alarm.key))
+
+    @property
+    def active(self) -> list[ActiveAlarm]:
+        return [*self.step_alarms.active, *self.label_alarms.active]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How often each decision reason was given."""
+        total: Counter[str] = Counter()
+        for alarms in (self.step_alarms, self.label_alarms):
+            total.update({str(reason): n for reason, n in alarms.counts.items()})
+        return total
+
+    def state(self) -> dict[str, str]:
+        """Documents by name."""
+        own = {"replaced": self._replaced, "decided_ms": self._decided_ms}
+        return {
+            **self.monitors.state(),
+            "judge": json.dumps(own),
+            "step_alarms": json.dumps(self.step_alarms.state()),
+            "label_alarms": json.dumps(self.label_alarms.state()),
+            "retraining": json.dumps(self.retraining.state()),
+        }
+
+    def load(self, documents: Mapping[str, str]) -> None:
+        """Go on from saved documents."""
+        self.monitors.load(documents)
+        own = json.loads(documents["judge"])
+        self._replaced = [(when, version) for when, version in own["replaced"]]
+        self._decided_ms = own["decided_ms"]
+        self.step_alarms.load(json.loads(documents["step_alarms"]))
+        self.label_alarms.load(json.loads(documents["label_alarms"]))
+        self.retraining.load(json.loads(documents["retraining"]))

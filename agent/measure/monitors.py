@@ -1,0 +1,255 @@
+"""What is judged when: closed steps and matured hours go to the detectors of one model, each once.
+
+Predictions are judged at every step whose panes have closed. Labels are judged by the hour of their predictions,
+once, when the hour matures: at the first label age at which 95 % are labelled, or at `label_maturity`. Both are
+functions of event times alone, so it does not matter in which order topics were read, nor in what batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from agent.events import NO_TIME, Int64s
+from agent.measure.lifecycle import Lifecycle
+from agent.measure.model import Model, to_ms
+from agent.measure.pane import AGE_EDGES_MS, DAY_MS, HOUR, HOUR_MS, MINUTE, MINUTE_MS, PREDICTIONS, PaneKey
+from agent.measure.reference import Reference, rate
+from agent.measure.watch import (
+    ALL_VERSIONS,
+    PREDICTION,
+    SCORE,
+    Key,
+    Observation,
+    Watch,
+    confidence,
+    missing,
+    output,
+)
+from detectors import (
+    ConfidenceCollapse,
+    ConstantPredictions,
+    GroupRatio,
+    HistogramDrift,
+    MissingSurge,
+    RateDrop,
+    VolumeDrop,
+)
+
+MATURE_COVERAGE = 0.95
+LABELS_WINDOW_MS = 30 * DAY_MS
+
+Hour = tuple[str, int]
+"""(version, start)"""
+
+
+class Monitors:
+    """The judging of one model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.config = model.config
+        self.step_ms = to_ms(model.config.step)
+        self.versions = Lifecycle()
+        self.watch = Watch(model.config, model.layout, model.baseline, self.versions)
+        self.next_step_ms: int | None = None
+        self.judged: dict[Hour, tuple[int, int]] = {}
+        """Hours that matured → (when, labels)."""
+        self._next_age: dict[Hour, int] = {}
+
+    # predictions, step by step
+
+    def steps(self, watermark_ms: int) -> Iterator[tuple[int, list[Observation], list[str]]]:
+        """Judge every step that closed: (its end, what the detectors said, versions replaced from here on)."""
+        if self.next_step_ms is None:
+            first = min((start for start, _ in self.model.seen.values()), default=NO_TIME)
+            if first == NO_TIME or watermark_ms == NO_TIME:
+                return
+            self.next_step_ms = first // self.step_ms * self.step_ms
+        while self.next_step_ms + self.step_ms <= watermark_ms:
+            start, end = self.next_step_ms, self.next_step_ms + self.step_ms
+            yield end, list(self._step(start, end)), self.versions.replaced(end)
+            self.next_step_ms = end
+
+    def _step(self, start: int, end: int) -> Iterator[Observation]:
+        active = {}
+        for version in sorted(self.model.versions.names):
+            counts = self._prediction_counts(version, "", start, end)
+            if counts is not None and counts[0] > 0:
+                active[version] = counts
+        self.versions.note(active, {v: first for v, (first, _) in self.model.seen.items()}, end)
+        total = np.array([sum(int(counts[0]) for counts in active.values())], dtype=np.int64)
+        yield self.watch.look(end, Key(ALL_VERSIONS, VolumeDrop.name), total)
+        for version, counts in active.items():
+            reference = self.watch.reference(version)
+            if not reference.prediction_ready:
+                reference.learn_prediction(counts)
+                continue
+            for key, seen in self._predictions(version, reference, counts, start, end):
+                if int(seen.sum()):
+                    yield self.watch.look(end, key, seen)
+
+    def _predictions(
+        self, version: str, reference: Reference, counts: Int64s, start: int, end: int
+    ) -> Iterator[tuple[Key, Int64s]]:
+        for feature in self.model.layout.features:
+            yield Key(version, MissingSurge.name, feature.name), missing(self.model.layout, feature.name, counts)
+            base = output(reference, feature.name, reference.prediction)
+            if len(base) > 2 and base.sum() > 0:
+                yield Key(version, HistogramDrift.name, feature.name), output(reference, feature.name, counts)
+        if reference.part("score").sum() > 0:
+            yield Key(version, HistogramDrift.name, SCORE), output(reference, SCORE, counts)
+            yield Key(version, ConfidenceCollapse.name), confidence(reference, counts)
+            yield Key(version, ConstantPredictions.name, SCORE), reference.part("score", counts)
+        elif reference.part("predicted").sum() > 0:
+            yield Key(version, HistogramDrift.name, PREDICTION), output(reference, PREDICTION, counts)
+            yield Key(version, ConstantPredictions.name, "predicted"), reference.part("predicted", counts)
+        if "selection_rate" in self.config.fairness.metrics and self.config.task == "binary":
+            yield from self._selection(version, counts, start, end)
+
+    def _selection(self, version: str, counts: Int64s, start: int, end: int) -> Iterator[tuple[Key, Int64s]]:
+        where = self.model.layout.prediction["predicted"]
+        groups: dict[str, Int64s] = {}
+        for segment in self._segments(version, self._tier, start, end):
+            held = self._prediction_counts(version, segment, start, end)
+            if held is not None:
+                groups[segment] = held[where][::-1]
+        for segment, other in self._pairs(groups, counts[where][::-1]):
+            key = Key(version, GroupRatio.name, "", segment, "selection_rate")
+            yield key, np.concatenate([groups[segment], other])
+
+    # labels, hour by hour
+
+    def matured(self, joint_ms: int) -> list[tuple[int, str, int, int]]:
+        """Hours that matured and were not judged: (when, version, hour, label age index), in order of `when`."""
+        if self.next_step_ms is None:
+            return []
+        joint_ms = min(joint_ms, self.next_step_ms)  # steps come first, whatever their length
+        found = []
+        limit = int(np.searchsorted(AGE_EDGES_MS, to_ms(self.config.label_maturity), side="left"))
+        limit = min(limit, len(AGE_EDGES_MS) - 1)
+        for start in self.model.panes.starts(HOUR):
+            if start + HOUR_MS > joint_ms:
+                break
+            for version in sorted({k.version for k in self.model.panes.at(HOUR, start) if k.age == PREDICTIONS}):
+                if (version, start) not in self.judged:
+                    age = self._mature_age(version, start, limit, joint_ms)
+                    if age is not None:
+                        found.append((start + HOUR_MS + int(AGE_EDGES_MS[age]), version, start, age))
+        return sorted(found)
+
+    def _mature_age(self, version: str, start: int, limit: int, joint_ms: int) -> int | None:
+        for age in range(self._next_age.get((version, start), 0), limit + 1):
+            self._next_age[version, start] = age
+            if start + HOUR_MS + int(AGE_EDGES_MS[age]) >= joint_ms:
+                return None
+            if age == limit or self._covered(version, start, age):
+                return age
+        return None
+
+    def _covered(self, version: str, start: int, age: int) -> bool:
+        predictions = self.model.panes.get(PaneKey(version, HOUR, start, PREDICTIONS, ""))
+        labelled = self._performance_counts(version, "", start, age)
+        if predictions is None or labelled is None:
+            return False
+        return int(labelled[0]) >= MATURE_COVERAGE * int(predictions[0] - predictions[1])
+
+    def judge(self, when: int, version: str, start: int, age: int) -> Iterator[Observation]:
+        """Give one matured hour to the detectors of labelled rates."""
+        self._next_age.pop((version, start), None)
+        counts = self._performance_counts(version, "", start, age)
+        self.judged[version, start] = (when, 0 if counts is None else int(counts[0]))
+        if counts is None or counts[0] <= 0 or self.versions.is_replaced(version, when):
+            return
+        reference = self.watch.reference(version)
+        confusion = self.model.layout.performance["confusion"]
+        if reference.performance_ready:
+            for metric in self.config.performance.metrics if self.config.task == "binary" else ["accuracy"]:
+                seen = np.array(rate(counts[confusion], metric), dtype=np.int64)
+                if sum(rate(reference.performance[confusion], metric)) and seen.sum():
+                    yield self.watch.look(when, Key(version, RateDrop.name, "", "", metric), seen, labelled=True)
+        else:
+            reference.learn_performance(counts, self.config.performance.min_baseline_labels)
+        if self.config.task == "binary":
+            yield from self._fairness(when, version, start, age, counts[confusion])
+
+    def _fairness(self, when: int, version: str, start: int, age: int, everyone: Int64s) -> Iterator[Observation]:
+        confusion = self.model.layout.performance["confusion"]
+        held = {
+            segment: counts[confusion]
+            for segment in self._segments(version, HOUR, start, start + HOUR_MS)
+            if (counts := self._performance_counts(version, segment, start, age)) is not None
+        }
+        for metric in self.config.fairness.metrics:
+            if metric == "selection_rate":
+                continue
+            groups = {segment: np.array(rate(c, metric), dtype=np.int64) for segment, c in held.items()}
+            for segment, other in self._pairs(groups, np.array(rate(everyone, metric), dtype=np.int64)):
+                seen = np.concatenate([groups[segment], other])
+                if seen.sum():
+                    yield self.watch.look(when, Key(version, GroupRatio.name, "", segment, metric), seen, labelled=True)
+
+    def labels_before(self, at_ms: int) -> int:
+        """Mature labels of the 30 days before a time."""
+        return sum(n for when, n in self.judged.values() if at_ms - LABELS_WINDOW_MS < when <= at_ms)
+
+    def forget(self) -> None:
+        """Forget the judging of hours whose panes are gone."""
+        kept = set(self.model.panes.starts(HOUR))
+        for hour in [hour for hour in self.judged if hour[1] not in kept]:
+            del self.judged[hour]
+
+    def _pairs(self, groups: Mapping[str, Int64s], everyone: Int64s) -> Iterator[tuple[str, Int64s]]:
+        """Each group with those it is compared with: its attribute's reference group, or everyone else."""
+        zero = np.zeros(2, dtype=np.int64)
+        for segment in sorted(groups):
+            attribute = segment.partition("=")[0]
+            chosen = self.config.fairness.reference.get(attribute) if "," not in segment else None
+            if chosen is None:
+                yield segment, everyone - groups[segment]
+            elif segment != f"{attribute}={chosen}":
+                yield segment, groups.get(f"{attribute}={chosen}", zero)
+
+    # counts
+
+    @property
+    def _tier(self) -> int:
+        return HOUR if self.step_ms % HOUR_MS == 0 else MINUTE
+
+    def _segments(self, version: str, tier: int, start: int, end: int) -> list[str]:
+        unit = MINUTE_MS if tier == MINUTE else HOUR_MS
+        keys = (k for at in range(start, end, unit) for k in self.model.panes.at(tier, at))
+        return sorted({k.segment for k in keys if k.version == version and k.segment})
+
+    def _prediction_counts(self, version: str, segment: str, start: int, end: int) -> Int64s | None:
+        unit = MINUTE_MS if self._tier == MINUTE else HOUR_MS
+        keys = [PaneKey(version, self._tier, at, PREDICTIONS, segment) for at in range(start, end, unit)]
+        return self.model.panes.total(keys)
+
+    def _performance_counts(self, version: str, segment: str, start: int, age: int) -> Int64s | None:
+        """What was known of an hour at a label age."""
+        keys = self.model.panes.at(HOUR, start)
+        return self.model.panes.total(
+            k for k in keys if k.version == version and k.segment == segment and PREDICTIONS < k.age <= age
+        )
+
+    # state
+
+    def state(self) -> dict[str, str]:
+        """Everything as JSON documents by name."""
+        own = {
+            "next_step_ms": self.next_step_ms,
+            "versions": self.versions.state(),
+            "judged": sorted([*hour, *value] for hour, value in self.judged.items()),
+        }
+        return {"own": json.dumps(own), **self.watch.state()}
+
+    def load(self, documents: Mapping[str, str]) -> None:
+        """Go on from saved documents."""
+        own = json.loads(documents["own"])
+        self.next_step_ms = own["next_step_ms"]
+        self.versions.load(own["versions"])
+        self.judged = {(version, hour): (when, labels) for version, hour, when, labels in own["judged"]}
+        self.watch.load(documents)

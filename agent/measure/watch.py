@@ -1,0 +1,220 @@
+"""The detectors at work for one model: made from references, sharing one budget, fed by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agent.config import ModelConfig
+from agent.events import Int64s
+from agent.measure.baseline import Baseline
+from agent.measure.layout import Layout
+from agent.measure.lifecycle import Lifecycle
+from agent.measure.reference import LOWER_IS_BETTER, Reference, rate, regroup
+from detectors import (
+    ConfidenceCollapse,
+    ConstantPredictions,
+    Detector,
+    Evidence,
+    GroupRatio,
+    HistogramDrift,
+    MissingSurge,
+    RateDrop,
+    VolumeDrop,
+    log_threshold,
+    split,
+)
+
+ALL_VERSIONS = ""
+SCORE, PREDICTION = "score", "prediction"
+"""Feature names of the drift monitors of the model's own output."""
+
+Make = Callable[[float], Detector]
+
+
+class Key(NamedTuple):
+    """What a monitor watches; "" where a part does not apply."""
+
+    version: str
+    detector: str
+    feature: str = ""
+    segment: str = ""
+    metric: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one detector said when it looked."""
+
+    at_ms: int
+    key: Key
+    family: str
+    severity: str
+    fired: bool
+    recovered: bool
+    evidence: Evidence
+
+
+@dataclass
+class Monitor:
+    """A detector at work."""
+
+    detector: Detector
+    log_threshold: float
+    labelled: bool
+    """It bets on matured hours, not on steps: the two advance apart, so each has half of the page budget."""
+
+
+class Watch:
+    """All monitors of one model and the references they compare with."""
+
+    def __init__(self, config: ModelConfig, layout: Layout, baseline: Baseline | None, versions: Lifecycle) -> None:
+        self.config = config
+        self.layout = layout
+        self.baseline = baseline
+        self.versions = versions
+        self.monitors: dict[Key, Monitor] = {}
+        self.references: dict[str, Reference] = {}
+        self._saved: dict[str, str] = {}
+
+    def reference(self, version: str) -> Reference:
+        """The version's reference; the configured baseline belongs to the first version at work."""
+        found = self.references.get(version)
+        if found is None:
+            baseline = self.baseline if version == self.versions.first_version else None
+            found = self.references[version] = Reference.of(self.layout, baseline)
+        return found
+
+    def look(self, at_ms: int, key: Key, counts: Int64s, *, labelled: bool = False) -> Observation:
+        """Give counts to the monitor of this key, starting it if need be."""
+        found = self.monitors.get(key)
+        if found is None:
+            found = self._start(at_ms, key, labelled)
+        seen = found.detector
+        seen.update(counts)
+        return Observation(at_ms, key, seen.family, seen.severity, seen.fired, seen.recovered, seen.evidence)
+
+    def _start(self, at_ms: int, key: Key, labelled: bool) -> Monitor:
+        """A new monitor takes its share of the budget; the others' thresholds may rise, never fall."""
+        make = self._maker(key)
+        probe = make(1.0)
+        sharing = {
+            other: monitor
+            for other, monitor in self.monitors.items()
+            if monitor.detector.severity == probe.severity
+            and monitor.labelled == labelled
+            and not self.versions.is_replaced(other.version, at_ms)
+        }
+        families = {str(other): monitor.detector.family for other, monitor in sharing.items()}
+        weights = split({**families, str(key): probe.family})
+        for other, monitor in sharing.items():
+            log_c = self._log_threshold(probe.severity, weights[str(other)])
+            if log_c > monitor.log_threshold:
+                state = monitor.detector.state()
+                monitor.detector, monitor.log_threshold = self._maker(other)(log_c), log_c
+                monitor.detector.load(state)
+        log_c = self._log_threshold(probe.severity, weights[str(key)])
+        started = self.monitors[key] = Monitor(make(log_c), log_c, labelled)
+        return started
+
+    def _log_threshold(self, severity: str, weight: float) -> float:
+        budget = self.config.budget
+        allowed = budget.pages / 2 if severity == "page" else budget.tickets
+        return log_threshold(allowed, max(1.0, budget.period / self.config.step), weight)
+
+    def _maker(self, key: Key) -> Make:
+        """How the detector of a key is made, given its threshold."""
+        config, silence = self.config, self.config.silence
+        if key.detector == VolumeDrop.name:
+            drop = silence.tolerated_volume_drop
+            return lambda log_c: VolumeDrop(None, tolerated_drop=drop, log_threshold=log_c)
+        if key.detector == GroupRatio.name:
+            return lambda log_c: GroupRatio(tolerance=config.fairness.tolerance, log_threshold=log_c)
+        reference = self.reference(key.version)
+        if key.detector == MissingSurge.name:
+            absent, present = missing(self.layout, key.feature, reference.prediction)
+            share, rise = float(absent / max(1, absent + present)), silence.tolerated_missing_rise
+            return lambda log_c: MissingSurge(share, tolerated_rise=rise, log_threshold=log_c)
+        if key.detector == HistogramDrift.name:
+            base, epsilon = output(reference, key.feature, reference.prediction), config.drift.epsilon
+            return lambda log_c: HistogramDrift(base, epsilon=epsilon, log_threshold=log_c)
+        if key.detector == ConfidenceCollapse.name:
+            sure, unsure = confidence(reference, reference.prediction)
+            return lambda log_c: ConfidenceCollapse(float(sure / (sure + unsure)), log_threshold=log_c)
+        if key.detector == ConstantPredictions.name:
+            base = reference.part(key.feature)
+            return lambda log_c: ConstantPredictions(base, log_threshold=log_c)
+        good, bad = rate(reference.performance[self.layout.performance["confusion"]], key.metric)
+        better, drop = key.metric not in LOWER_IS_BETTER, config.performance.relative_drop
+        return lambda log_c: RateDrop(
+            good / (good + bad), relative_drop=drop, higher_is_better=better, log_threshold=log_c
+        )
+
+    def state(self) -> dict[str, str]:
+        """Documents by name."""
+        documents = {}
+        for version, reference in self.references.items():
+            held = {
+                "prediction": _sparse(reference.prediction),
+                "performance": _sparse(reference.performance),
+                "ready": [reference.prediction_ready, reference.performance_ready],
+            }
+            documents[f"reference:{version}"] = json.dumps(held)
+        for key, monitor in self.monitors.items():
+            held_by = [monitor.log_threshold, monitor.labelled, monitor.detector.state()]
+            documents[f"monitor:{json.dumps(key)}"] = json.dumps(held_by)
+        return documents
+
+    def load(self, documents: Mapping[str, str]) -> None:
+        """Go on from saved documents; detectors are made anew from their references."""
+        for rest, held in _parsed(documents, "reference"):
+            parts = (_dense(held["prediction"]), _dense(held["performance"]))
+            self.references[rest] = Reference(self.layout, *parts, *held["ready"])
+        for rest, (log_c, labelled, state) in _parsed(documents, "monitor"):
+            key = Key(*json.loads(rest))
+            self.monitors[key] = Monitor(self._maker(key)(log_c), log_c, labelled)
+            self.monitors[key].detector.load(state)
+
+
+def missing(layout: Layout, feature: str, counts: Int64s) -> Int64s:
+    """(missing or invalid, usable) values of a feature."""
+    bins = counts[layout.feature_slices[feature]]
+    return np.array([bins[-2:].sum(), bins[:-2].sum()], dtype=np.int64)
+
+
+def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
+    """The histogram in which drift of a feature, the score or the prediction is sought."""
+    if feature == SCORE:
+        return regroup(reference.part("score", counts), reference.score_groups)
+    if feature == PREDICTION:
+        return reference.part("predicted", counts)
+    return counts[reference.layout.feature_slices[feature]][:-2]  # without missing and invalid, which have their own
+
+
+def confidence(reference: Reference, counts: Int64s) -> Int64s:
+    """(at least, less) confident than the reference's median prediction."""
+    score = reference.part("score", counts)
+    sure = reference.confident
+    return np.array([score[sure].sum(), score[~sure].sum()], dtype=np.int64)
+
+
+def _parsed(documents: Mapping[str, str], wanted: str) -> Iterator[tuple[str, Any]]:
+    for name, text in documents.items():
+        kind, _, rest = name.partition(":")
+        if kind == wanted:
+            yield rest, json.loads(text)
+
+
+def _sparse(vector: Int64s) -> list[Any]:
+    cells = np.flatnonzero(vector)
+    return [len(vector), cells.tolist(), vector[cells].tolist()]
+
+
+def _dense(held: list[Any]) -> Int64s:
+    vector = np.zeros(held[0], dtype=np.int64)
+    vector[np.asarray(held[1], dtype=np.int64)] = held[2]
+    return vector

@@ -1,0 +1,158 @@
+"""Builds the View: what is shown of the committed state. Reads, never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from agent.events import NO_TIME, Int64s
+from agent.judge import Judge
+from agent.measure.bins import LATENCY_BOUNDS, LATENCY_EDGES
+from agent.measure.metrics import Value, performance_metrics, prediction_metrics
+from agent.measure.model import Model
+from agent.measure.pane import LIFETIME, PREDICTIONS, PaneKey
+from agent.measure.reference import Reference
+from agent.measure.watch import PREDICTION, SCORE, output
+from agent.measure.window import Sums, window
+from agent.respond.view import (
+    OVERALL,
+    Drift,
+    MetricValue,
+    ModelView,
+    MonitorKey,
+    MonitorView,
+    Severity,
+    VersionView,
+    WindowView,
+)
+from detectors import js, kl, psi
+
+
+def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
+    """One model; versions that were replaced are left out."""
+    model, now = judge.model, judge.monitors.next_step_ms
+    versions = judge.monitors.versions
+    at_work = [v for v in sorted(model.seen) if now is None or not versions.is_replaced(v, now)]
+    active = {alarm.view.key for alarm in judge.active}
+    monitors = []
+    for key, monitor in sorted(judge.monitors.watch.monitors.items()):
+        if key.version and key.version not in at_work:
+            continue
+        named = MonitorKey(model.name, *key)
+        detector = monitor.detector
+        severity = Severity(detector.severity)
+        monitors.append(MonitorView(named, detector.family, severity, detector.evidence, named in active))
+    return ModelView(
+        name=model.name,
+        task=model.config.task,
+        watermark_ms=None if watermark_ms == NO_TIME else watermark_ms,
+        joint_watermark_ms=None if joint_ms == NO_TIME else joint_ms,
+        versions={v: version_view(judge, v) for v in at_work},
+        monitors=monitors,
+        alarms=judge.alarms,
+        triggers=list(judge.retraining.requests),
+        suppressed=dict(judge.retraining.suppressed),
+        join=join_terms(model),
+        max_series=model.config.max_series,
+    )
+
+
+def join_terms(model: Model) -> dict[str, int]:
+    """The terms of join conservation (I7) that belong to one model."""
+    counts = model.join.counts
+    return {
+        "predictions": counts["predictions"],
+        "joined": counts["joined"],
+        "pending": model.join.pending,
+        "expired": counts["expired"],
+        "unknown_class": counts["unknown_class"],
+        "feedback": model.counts["feedback"],
+    }
+
+
+def version_view(judge: Judge, version: str) -> VersionView:
+    """One version: its windows, drift, and lifetime counts of its features and latency."""
+    model = judge.model
+    reference = judge.monitors.watch.references.get(version)
+    end = max(last for _, last in model.seen.values())
+    windows: dict[str, WindowView] = {}
+    for name in model.config.windows:
+        windows[name] = window_view(model, window(model, version, name, end), reference)
+    lifetime = model.panes.get(PaneKey(version, LIFETIME, 0, PREDICTIONS, OVERALL))
+    counts = model.layout.empty_prediction() if lifetime is None else lifetime
+    first, last = model.seen[version]
+    missing, invalid, values = {}, {}, {}
+    for feature in model.layout.features:
+        bins = counts[model.layout.feature_slices[feature.name]]
+        missing[feature.name], invalid[feature.name] = int(bins[feature.missing]), int(bins[feature.invalid])
+        values[feature.name] = int(bins.sum())
+    latency, latency_sum = latency_view(model, counts)
+    return VersionView(
+        version,
+        first,
+        last,
+        reference is None or reference.learning,
+        windows,
+        missing,
+        invalid,
+        values,
+        latency,
+        latency_sum,
+    )
+
+
+def window_view(model: Model, sums: Sums, reference: Reference | None) -> WindowView:
+    """Metrics of every slice of a window, and drift of the whole against the reference."""
+    counts = {segment: int(vector[0]) for segment, vector in sums.predictions.items()}
+    return WindowView(
+        start_ms=sums.start_ms,
+        end_ms=sums.end_ms,
+        metrics={segment: metrics(model, sums, segment) for segment in sorted(counts)},
+        counts=counts,
+        drift=drift(reference, sums.predictions.get(OVERALL)),
+    )
+
+
+def metrics(model: Model, sums: Sums, segment: str) -> Mapping[str, MetricValue]:
+    """All metrics of one slice, those with too few samples left out."""
+    enough = model.config.min_samples
+    predictions = sums.predictions.get(segment)
+    performance = sums.performance.get(segment)
+    found: dict[str, Value] = {}
+    if predictions is not None:
+        found |= {n: v for n, v in prediction_metrics(model.layout, predictions).items() if v.n >= enough}
+        answered = int(predictions[0] - predictions[1])
+        labelled = 0 if performance is None else int(performance[0])
+        if answered >= enough:
+            found["label_coverage"] = Value(labelled / answered, answered)
+    if performance is not None:
+        found |= performance_metrics(model.layout, performance, enough)
+    return {name: MetricValue(value.value, value.n) for name, value in found.items()}
+
+
+def drift(reference: Reference | None, counts: Int64s | None) -> dict[str, Drift]:
+    """Divergences of each feature and of the model's output from the version's reference."""
+    if reference is None or counts is None or not reference.prediction_ready:
+        return {}
+    names = [feature.name for feature in reference.layout.features]
+    names.append(SCORE if reference.part("score").sum() > 0 else PREDICTION)
+    found = {}
+    for name in names:
+        seen, base = output(reference, name, counts), output(reference, name, reference.prediction)
+        if len(base) > 2 and seen.sum() >= len(base) and base.sum() > 0:
+            values = (psi(seen, base), kl(seen, base), js(seen, base))
+            found[name] = Drift(*values, n=int(seen.sum()))
+    return found
+
+
+def latency_view(model: Model, counts: Int64s) -> tuple[list[tuple[float, int]], float]:
+    """Cumulative latency histogram and sum in seconds; empty where no event had a latency."""
+    part = model.layout.prediction
+    bins = counts[part["latency"]]
+    if not bins.any():
+        return [], 0.0
+    below = np.concatenate([[0], np.cumsum(bins)])
+    at = np.searchsorted(LATENCY_EDGES, LATENCY_BOUNDS) + 1
+    shown = [(bound, int(below[i])) for bound, i in zip(LATENCY_BOUNDS, at, strict=True)]
+    return [*shown, (float("inf"), int(bins.sum()))], int(counts[part.start("latency_us")]) / 1e6

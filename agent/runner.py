@@ -1,0 +1,273 @@
+"""The loop, and the only clock: poll → apply → advance, and every commit interval commit → publish.
+
+The order of a commit: (1) control records, (2) one transaction, (3) what may be seen: /metrics and /status,
+(4) the outbox to its sink, (5) the group's offsets. A crash between any two of them loses nothing and counts
+nothing twice: 3 shows what 2 made durable, 4 repeats under the same keys, 5 only tells others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from agent.config import Config
+from agent.errors import StartError
+from agent.events import NO_TIME, Kind, Partition
+from agent.ingest.source import Source
+from agent.measure.clock import Clock
+from agent.pipeline import Control, Pipeline
+from agent.respond.expose import Runtime
+from agent.respond.outbox import FileSink, Sink
+from agent.respond.server import Server
+from agent.respond.view import View
+from agent.store import Store
+
+_log = structlog.get_logger()
+
+POLL_S = 0.2
+RETRY_S = 5.0
+OUTBOX_BATCH = 1000
+
+
+class Unreachable(Protocol):
+    """A start failure that only time can mend."""
+
+    patient: bool
+
+
+def run(
+    config: Config,
+    source: Source,
+    *,
+    stop: threading.Event,
+    on_commit: Callable[[View], None] | None = None,
+    serve: bool = True,
+) -> None:
+    """Monitor until `stop` is set; a source that ends is served on until then (or returns, if not serving)."""
+    store = Store(config.state.dir)
+    try:
+        agent = Agent(config, source, store, on_commit)
+        try:
+            if serve:
+                agent.serve()
+            agent.run(stop)
+            if serve and not stop.is_set():
+                agent.linger(stop)
+        finally:
+            agent.close()
+    finally:
+        store.close()
+
+
+class Agent:
+    """One running agent."""
+
+    def __init__(
+        self, config: Config, source: Source, store: Store, on_commit: Callable[[View], None] | None
+    ) -> None:
+        self.config = config
+        self.source = source
+        self.store = store
+        self.on_commit = on_commit
+        self.pipeline = Pipeline(config, store, version=agent_version())
+        self.server: Server | None = None
+        self.sink = _sink(config, source)
+        self.idle = Idle(config.idle_timeout.total_seconds())
+        self._view = self.pipeline.view(time.time() if self.pipeline.commits else 0.0)
+        self._acknowledged: list[int] = []
+        self._dirty = False
+
+    def serve(self) -> None:
+        """Listen; what an earlier run committed is shown at once."""
+        self.server = Server(self.config.http.host, self.config.http.port, time.monotonic)
+        self.server.start()
+        self._publish()
+        _log.info("serving", url=f"http://{self.config.http.host}:{self.server.port}/metrics")
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until the source ends or `stop` is set, and commit what was read."""
+        if not self._start(stop):
+            return
+        interval = self.config.state.commit_interval.total_seconds()
+        due = time.monotonic() + interval
+        while not stop.is_set() and not self.source.finished:
+            self._beat()
+            self._read(POLL_S)
+            if time.monotonic() >= due:
+                self._commit()
+                due = time.monotonic() + interval
+        if self.source.finished:
+            self._finish()
+        self._commit()
+        self._commit()  # what the first one sent is acknowledged by the second
+
+    def linger(self, stop: threading.Event) -> None:
+        """Nothing more to read: keep serving."""
+        while not stop.wait(POLL_S):
+            self._beat()
+
+    def close(self) -> None:
+        """Let go of everything, each with a deadline of its own."""
+        self.source.close()
+        self.sink.close()
+        if self.server:
+            self.server.close()
+
+    def _start(self, stop: threading.Event) -> bool:
+        """Start the source; broker trouble is waited out, other trouble as `on_start_failure` says."""
+        while not stop.is_set():
+            self._beat()
+            try:
+                self.source.start(self.pipeline.positions)
+            except StartError as error:
+                if self.config.on_start_failure == "exit" and not getattr(error, "patient", False):
+                    raise
+                _log.warning("cannot_start_yet", error=str(error), retry_in_seconds=RETRY_S)
+                self._publish()
+                stop.wait(RETRY_S)
+                continue
+            self.pipeline.assign(self.source.partitions())
+            return True
+        return False
+
+    def _read(self, timeout_s: float) -> None:
+        batches = self.source.poll(timeout_s, time.monotonic())
+        for batch in batches:
+            self.pipeline.apply(batch)
+        rejected = self.source.take_rejected()
+        if rejected:
+            self.pipeline.reject(rejected)
+        if batches or rejected:
+            self._dirty = True
+            self.pipeline.assign(self.source.partitions())
+            self.pipeline.advance()
+
+    def _commit(self) -> None:
+        now = time.monotonic()
+        controls = self.idle.controls(self.pipeline, self.source.caught_up(), now)  # 1
+        if controls:
+            self.pipeline.control(controls)
+            self.pipeline.advance()
+        if self._dirty or controls or self._acknowledged:
+            self._view = self.pipeline.commit(time.time(), self._acknowledged)  # 2
+            self._acknowledged, self._dirty = [], False
+            if self.on_commit:
+                self.on_commit(self._view)
+        self._publish()  # 3
+        messages = self.store.outbox(OUTBOX_BATCH)
+        if messages:
+            self._acknowledged = self.sink.publish(messages)  # 4
+        self.source.commit(self.pipeline.positions)  # 5
+
+    def _finish(self) -> None:
+        """The input has ended: everything up to the newest event is complete."""
+        self.pipeline.control(end_of_input(self.pipeline))
+        self.pipeline.advance()
+        self._dirty = True
+
+    def _publish(self) -> None:
+        if self.server:
+            runtime = Runtime(
+                connected=self.source.connected,
+                partitions=len(self.source.partitions()),
+                outbox_pending=len(self.store.outbox(OUTBOX_BATCH)),
+                outbox_refused=self.sink.refused,
+            )
+            self.server.publish(self._view, runtime)
+
+    def _beat(self) -> None:
+        if self.server:
+            self.server.beat()
+
+
+class Idle:
+    """Notices partitions that are read to their end and silent, so that they hold no clock back.
+
+    Stream time then goes on at the pace of the wall clock from the newest event on; it does not jump to it, so that
+    a replay of old data does not end in an outage. What is decided here is written down as control records.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._since: dict[tuple[str, Partition], tuple[int, float]] = {}
+
+    def controls(self, pipeline: Pipeline, caught_up: frozenset[Partition], now_s: float) -> list[Control]:
+        """Control records that are due."""
+        found = []
+        for name, model in pipeline.models.models.items():
+            high = model.clock.high()
+            if high == NO_TIME:
+                continue
+            waited = {
+                p: self._waited(name, p, model.clock, p in caught_up, now_s) for p in pipeline.read_by(Kind.PREDICTION)
+            }
+            pause = min(waited.values(), default=0.0)
+            floor = high - model.clock.lateness_ms + int(pause * 1000 if pause >= self.timeout_s else 0)
+            for p, silent in waited.items():
+                if silent >= self.timeout_s and model.clock.watermark(p) < floor:
+                    found.append(Control(name, p, floor))
+        predicted = max((low for low, _ in pipeline.watermarks().values()), default=NO_TIME)
+        clock = pipeline.models.feedback_clock
+        for p in pipeline.read_by(Kind.FEEDBACK):
+            silent = self._waited("", p, clock, p in caught_up, now_s)
+            if silent >= self.timeout_s and clock.watermark(p) < predicted:
+                found.append(Control("", p, predicted))
+        return found
+
+    def _waited(self, stream: str, partition: Partition, clock: Clock, caught_up: bool, now_s: float) -> float:
+        """Seconds since the clock of a partition last moved or had something to read."""
+        newest = clock.newest.get(partition, NO_TIME)
+        seen, since = self._since.get((stream, partition), (newest, now_s))
+        if not caught_up or seen != newest:
+            since = now_s
+        self._since[stream, partition] = (newest, since)
+        return now_s - since
+
+
+def end_of_input(pipeline: Pipeline) -> list[Control]:
+    """Control records that let every clock stand at its newest event."""
+    found = []
+    for name, model in pipeline.models.models.items():
+        high = model.clock.high()
+        if high > NO_TIME:
+            found += [Control(name, p, high) for p in pipeline.read_by(Kind.PREDICTION)]
+    newest = [c.high() for c in (pipeline.models.feedback_clock, *(m.clock for m in pipeline.models.models.values()))]
+    if max(newest) > NO_TIME:
+        found += [Control("", p, max(newest)) for p in pipeline.read_by(Kind.FEEDBACK)]
+    return found
+
+
+def agent_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return version("plumbline")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _sink(config: Config, source: Source) -> Sink:
+    from agent.ingest.kafka import KafkaSource
+
+    if isinstance(source, KafkaSource) and config.dead_letters.topic and config.retraining_topic:
+        from agent.respond.kafka_sink import KafkaSink
+
+        return KafkaSink.from_config(config.kafka, time.monotonic)
+    return FileSink(file_topics(config))
+
+
+def file_topics(config: Config) -> dict[str, Path]:
+    """Where dead letters and retraining requests go without a broker."""
+    directory = config.state.dir
+    return {
+        config.dead_letters.topic or "dead-letters": config.dead_letters.path or directory / "dead-letters.jsonl",
+        config.retraining_topic or "retraining": directory / "retraining.jsonl",
+    }
+
+
+__all__: Sequence[str] = ["Agent", "Idle", "agent_version", "end_of_input", "run"]
