@@ -160,8 +160,22 @@ METRICS = {
     "false_positives": "Negatives predicted positive, in the window.",
     "false_negatives": "Positives predicted negative, in the window.",
     "selection_rate": "Share of predictions that are positive.",
+    "error_rate": "Share of requests that the model answered with an error.",
+    "mean_latency_seconds": "Mean latency of the model's answers.",
+    "label_coverage": "Share of predictions that have their label.",
+    "majority_class_rate": "Accuracy of always predicting the most frequent class.",
+    "precision_macro": "Mean precision of the classes.",
+    "precision_weighted": "Mean precision of the classes, weighted by their frequency.",
+    "recall_macro": "Mean recall of the classes.",
+    "recall_weighted": "Mean recall of the classes, weighted by their frequency.",
+    "f1_macro": "Mean F1 of the classes.",
+    "f1_weighted": "Mean F1 of the classes, weighted by their frequency.",
 }
-"""What the metric of each id means; one that is not here is exposed under its id all the same."""
+"""What the metric of each id means; one that is not here is exposed under its id all the same.
+
+The metric of one class, `precision:deny`, is the series `plumbline_class_precision{class="deny"}`: a name of
+its own, since its sum with the average would mean nothing.
+"""
 
 COUNTERS = {
     "records": "Records read, by what became of them.",
@@ -318,8 +332,15 @@ def _slice(model_name: str, version: VersionView, window: str, segment: str) -> 
     if segment in shown.counts:
         yield Series(WINDOW_PREDICTIONS, labels, shown.counts[segment])
     for metric, value in sorted(shown.metrics.get(segment, {}).items()):
-        family = Family(f"plumbline_{metric}", "gauge", METRICS.get(metric, f"The metric {metric}."), _SLICE)
-        yield Series(family, labels, value.value)
+        name, of_class, label = metric.partition(":")
+        meaning = METRICS.get(name, f"The metric {name}.")
+        if not of_class:
+            yield Series(Family(f"plumbline_{name}", "gauge", meaning, _SLICE), labels, value.value)
+        elif segment == OVERALL:  # classes times groups is too many: those are in /status
+            family = Family(f"plumbline_class_{name}", "gauge", f"{meaning} One class.", (*_SLICE, "class"))
+            yield Series(family, (*labels, label), value.value)
+        else:
+            continue
         yield Series(SAMPLES, (*labels, metric), value.n)
 
 

@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from agent.config import KafkaConfig
+from agent.ingest.client import client_options
 from agent.respond.outbox import OutboxMessage
 
 _log = structlog.get_logger()
@@ -31,6 +32,7 @@ _PRODUCER = {
     "request_timeout_ms": 5000,
     "delivery_timeout_ms": 10_000,
     "linger_ms": 5,
+    "metrics_enabled": False,
 }
 
 
@@ -53,9 +55,7 @@ class KafkaSink:
 
     @classmethod
     def from_config(cls, config: KafkaConfig, monotonic: Callable[[], float]) -> KafkaSink:
-        """A sink with the same address and credentials as the source."""
-        from agent.ingest.kafka import client_options
-
+        """A sink with the address and credentials of the source. ConfigError if a secret is missing."""
         return cls(client_options(config), monotonic)
 
     def publish(self, messages: Sequence[OutboxMessage]) -> list[int]:
@@ -91,7 +91,7 @@ class KafkaSink:
         if self._monotonic() < self._not_before:
             return False
         try:
-            self._producer = KafkaProducer(**self._options)
+            self._producer = _connected(self._options)
         except (KafkaError, OSError) as error:
             self._not_before = self._monotonic() + _BACKOFF_S
             self._fail(type(error).__name__)
@@ -153,6 +153,22 @@ class KafkaSink:
         if not self._failing:
             _log.warning("outbox_publish_failed", error=error)
         self._failing = True
+
+
+def _connected(options: Mapping[str, Any]) -> KafkaProducer:
+    """A producer; one that cannot reach its broker closes the sockets that its constructor opened."""
+    clients: list[Any] = []
+
+    def remembered(**config: Any) -> Any:  # noqa: ANN401 - kafka-python has no types
+        clients.append(KafkaProducer.DEFAULT_CONFIG["kafka_client"](**config))
+        return clients[0]
+
+    try:
+        return KafkaProducer(**options, kafka_client=remembered)
+    except BaseException:
+        for client in clients:
+            client.close()
+        raise
 
 
 def _release(producer: Any) -> None:  # noqa: ANN401 - kafka-python has no types

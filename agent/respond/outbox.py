@@ -172,10 +172,11 @@ def _value(value: bytes | None) -> dict[str, object]:
         return {"value_base64": base64.b64encode(value).decode()}
     try:
         parsed = json.loads(text, parse_constant=_refuse)
+        # Only what says the same when it is written again is shown as JSON rather than as text.
+        same = isinstance(parsed, dict) and encode(parsed) == value
     except (ValueError, RecursionError):
-        return {"value": text}
-    # Only what says the same when it is written again is shown as JSON rather than as text.
-    return {"value": parsed if isinstance(parsed, dict) and encode(parsed) == value else text}
+        same = False
+    return {"value": parsed if same else text}
 
 
 def _refuse(constant: str) -> None:

@@ -71,7 +71,7 @@ class Server:
 
     def __init__(self, host: str, port: int, now: Callable[[], float], live_s: float = LIVE_S) -> None:
         self._address = (host, port)
-        self._now = now
+        self.now = now
         self._live_s = live_s
         self._last_beat = now()
         self._started = False
@@ -104,7 +104,7 @@ class Server:
 
     def beat(self) -> None:
         """The processing loop is alive; the first beat makes the agent ready."""
-        self._last_beat = self._now()
+        self._last_beat = self.now()
         self._started = True
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Server:
             case "/status":
                 return self._content.status
             case "/livez":
-                return _probe(self._now() - self._last_beat <= self._live_s, "ok", "processing stands still")
+                return _probe(self.now() - self._last_beat <= self._live_s, "ok", "processing stands still")
             case "/readyz":
                 return _probe(self._started, "ok", "starting")
         return _Page(b"not found: try /metrics, /status, /livez or /readyz\n", _TEXT, HTTPStatus.NOT_FOUND)
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _read_head(self) -> bytes:
-        now = self.server.owner._now
+        now = self.server.owner.now
         deadline = now() + REQUEST_S
         head = b""
         with suppress(TimeoutError):

@@ -111,6 +111,11 @@ class Retraining:
         return [decision for decision in decisions if decision is not None]
 
     @property
+    def idle(self) -> bool:
+        """Nothing is wrong and nothing is open: steps without transitions would decide nothing."""
+        return not (self._ahead or self._active or self._episodes)
+
+    @property
     def requests(self) -> Sequence[CloudEvent]:
         """The last requests that were sent, the newest last."""
         return tuple(self._requests)
