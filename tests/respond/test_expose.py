@@ -230,7 +230,7 @@ def test_a_label_is_bounded_and_cannot_mislead(text: str) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.sampled_from(HOSTILE) | st.text(max_size=20), unique=True, max_size=8))
+@given(st.lists(st.sampled_from(HOSTILE) | st.text(max_size=20), unique=True, min_size=1, max_size=8))
 def test_hostile_names_stay_apart_and_are_read_back(names: list[str]) -> None:
     """Whatever the world calls its models and segments, each is one series, and the text stays parseable."""
     one = view(
