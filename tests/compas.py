@@ -1,0 +1,83 @@
+"""COMPAS as a stream: predictions by screening date, labels two years later, with the dirt of real topics."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+FILE = Path(__file__).parents[2] / "shared" / "data" / "compas" / "compas-scores-two-years.csv"
+
+PUBLISHED = {
+    "": {"true_negatives": 2681, "false_positives": 1282, "false_negatives": 1216, "true_positives": 2035},
+    "race=African-American": {
+        "true_negatives": 990,
+        "false_positives": 805,
+        "false_negatives": 532,
+        "true_positives": 1369,
+    },
+    "race=Caucasian": {
+        "true_negatives": 1139,
+        "false_positives": 349,
+        "false_negatives": 461,
+        "true_positives": 505,
+    },
+}
+"""ProPublica's table (notebook of Larson, Mattu, Kirchner and Angwin, 2016)."""
+
+RATES = {
+    "race=African-American": {"false_positive_rate": 0.4485, "false_negative_rate": 0.2799},
+    "race=Caucasian": {"false_positive_rate": 0.2345, "false_negative_rate": 0.4772},
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Keyed records, and how many of them are dirt."""
+
+    records: list[tuple[bytes, bytes]]
+    malformed: int
+    duplicates: int
+
+
+def streams(seed: int, *, duplicates: float = 0.05, malformed: float = 0.01) -> tuple[Topic, Topic]:
+    """(predictions, feedback), each record displaced by up to a day."""
+    random_ = random.Random(seed)
+    with FILE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictions, feedback = [], []
+    for row in rows:
+        at = datetime.fromisoformat(row["compas_screening_date"]).replace(tzinfo=UTC) + timedelta(
+            seconds=random_.randrange(86400)
+        )
+        later = at + timedelta(days=730)
+        prediction = {
+            "prediction_id": row["id"],
+            "timestamp": at.isoformat(),
+            "model_name": "compas",
+            "model_version": "1",
+            "prediction": "1" if row["score_text"] in ("Medium", "High") else "0",
+            "prediction_score": int(row["decile_score"]) / 10,
+            "tags": {"race": row["race"], "sex": row["sex"], "age_cat": row["age_cat"]},
+            "features": {"age": int(row["age"]), "priors_count": int(row["priors_count"])},
+        }
+        label = {"prediction_id": row["id"], "timestamp": later.isoformat(), "label": row["two_year_recid"]}
+        predictions.append((at.timestamp(), row["id"].encode(), json.dumps(prediction).encode()))
+        feedback.append((later.timestamp(), row["id"].encode(), json.dumps(label).encode()))
+    return _dirty(random_, predictions, duplicates, malformed), _dirty(random_, feedback, duplicates, malformed)
+
+
+def _dirty(
+    random_: random.Random, records: list[tuple[float, bytes, bytes]], duplicates: float, malformed: float
+) -> Topic:
+    again = random_.sample(records, int(len(records) * duplicates))
+    broken = [
+        (at, key, random_.choice([value[:-1], b"", b"not json", b'{"prediction_id": "x"}', b"\xff\xfe", b"[1, 2]"]))
+        for at, key, value in random_.sample(records, int(len(records) * malformed))
+    ]
+    mixed = [(at + random_.uniform(0, 86400), key, value) for at, key, value in [*records, *again, *broken]]
+    ordered = [(key, value) for _, key, value in sorted(mixed)]
+    return Topic(ordered, len(broken), len(again))
