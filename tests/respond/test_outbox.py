@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,20 @@ def test_a_file_that_cannot_be_written_keeps_its_messages(tmp_path: Path) -> Non
 def test_a_full_disk_keeps_its_messages() -> None:
     """No space left: the messages stay in the outbox."""
     assert FileSink({"a": Path("/dev/full")}).publish([message(1, "a")]) == []
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_no_half(tmp_path: Path) -> None:
+    """What was written before the disk was full is taken back, and written once when there is room."""
+    path = tmp_path / "a.jsonl"
+    sink = FileSink({"a": path})
+    sink.publish([message(1, "a")])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        assert sink.publish([message(2, "a")]) == []
+        assert path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sink.publish([message(2, "a")]) == [2]
+    assert [line["key"] for line in lines(path)] == ["key-1", "key-2"]
