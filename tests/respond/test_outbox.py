@@ -155,6 +155,7 @@ def test_a_full_disk_keeps_its_messages() -> None:
     assert FileSink({"a": Path("/dev/full")}).publish([message(1, "a")]) == []
 
 
+@pytest.mark.usefixtures("capsys")  # the limit is the process's: its output must not go to a file meanwhile
 def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_no_half(tmp_path: Path) -> None:
     """What was written before the disk was full is taken back, and written once when there is room."""
     path = tmp_path / "a.jsonl"
