@@ -6,7 +6,6 @@ No broker and no files to prepare: the reference data are simulated, the state l
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from agent.config import (
 )
 from agent.ingest.decode import Decoder
 from agent.ingest.demo import DemoSource
+from agent.ingest.mapping import Schema
 from agent.ingest.story import MODEL
 from agent.measure.baseline import Baseline
 from agent.respond.view import View
@@ -64,22 +64,30 @@ def demo_config(
 def learn_baseline(config: Config, seed: int) -> Baseline:
     """The baseline of eight quiet hours, as `plumbline profile` would learn it."""
     source = DemoSource(seed, math.inf, REFERENCE_MINUTES, story=False)
-    decoder = Decoder.of(config)
+    decoder = Decoder(
+        config.sources,
+        Schema.of(config.models),
+        max_message_bytes=config.max_message_bytes,
+        future_skew_ms=round(config.future_skew.total_seconds() * 1000),
+    )
     batches = []
     while not source.finished:
         batches += [decoder.decode(raw) for raw in source.poll(0.0, 0.0)]
     return Baseline.learn(MODEL, config.models[MODEL], batches)
 
 
-def run_demo(seed: int, speed: float, duration: float | None, port: int) -> None:
-    """Tell the story at `speed` (0: unpaced) and serve it, for `duration` seconds or until Ctrl-C."""
-    from agent import runner
+def run_demo(
+    seed: int, speed: float, duration: float | None, port: int, stop: threading.Event | None = None
+) -> None:
+    """Tell the story at `speed` (0: unpaced) and serve it, for `duration` seconds or until stopped."""
+    from agent import logs, runner
 
+    logs.configure("warning")
+    stop = stop or threading.Event()
     with tempfile.TemporaryDirectory(prefix="plumbline-demo-") as folder:
         baseline = Path(folder) / "baseline.json"
         learn_baseline(demo_config(Path(folder), port), seed).save(baseline)
         config = demo_config(Path(folder) / "state", port, baseline)
-        stop = threading.Event()
         with Screen(port) as screen, _stopped_after(duration, stop):
             teller = Teller()
 
@@ -92,12 +100,12 @@ def run_demo(seed: int, speed: float, duration: float | None, port: int) -> None
 @contextmanager
 def _stopped_after(seconds: float | None, stop: threading.Event) -> Iterator[None]:
     timer = threading.Timer(seconds or 0.0, stop.set)
+    timer.daemon = True
     if seconds:
-        timer.daemon = True
         timer.start()
     try:
         yield
     except KeyboardInterrupt:
-        sys.stdout.flush()
+        stop.set()
     finally:
         timer.cancel()

@@ -146,10 +146,10 @@ class Teller:
         return lines
 
     def _over(self, model: ModelView) -> None:
-        active = any(alarm.resolved_ms is None for alarm in model.alarms)
+        healed = set(model.versions) == {"2"} and all(a.resolved_ms is not None for a in model.alarms)
         for row in self.rows:
             last = row.incident.name == "healed"
-            if self.minute >= row.incident.seen_by and not (last and (active or len(model.versions) < 2)):
+            if self.minute >= row.incident.seen_by and (healed or not last):
                 row.over = True
 
     def _expected(self, alarm: AlarmView) -> tuple[Row | None, Expected | None]:

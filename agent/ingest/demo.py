@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agent.events import Int64s, Partition, RawBatch
+from agent.events import Int64s, Partition, RawBatch, Rejected
 from agent.ingest.simulate import LABELS, World, feedback
 from agent.ingest.story import END, MINUTE_MS, START_MS
 
@@ -20,7 +20,7 @@ PREDICTIONS = Partition("predictions", 0)
 FEEDBACK = Partition("feedback", 0)
 PACE_S = 0.1
 """Records are handed over at most so often: few, large batches."""
-MINUTES_PER_POLL = 60
+MINUTES_PER_POLL = 15
 """At most so much of the story at once, however fast it is told."""
 
 
@@ -80,7 +80,7 @@ class DemoSource:
         self._origin_ms = min(heads, default=START_MS + self._minute * MINUTE_MS)
 
     def poll(self, timeout_s: float, now_s: float) -> Sequence[RawBatch]:
-        """Everything whose simulated time has come, up to an hour of the story."""
+        """Everything whose simulated time has come, up to a quarter of an hour of it."""
         now_s += self._wait(timeout_s, now_s)
         if self._began_s is None:
             self._began_s = now_s
@@ -98,6 +98,10 @@ class DemoSource:
     def partitions(self) -> frozenset[Partition]:
         """One of predictions, one of feedback."""
         return frozenset(self._logs)
+
+    def take_rejected(self) -> Sequence[Rejected]:
+        """None: the simulated world damages nothing."""
+        return ()
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Nobody outside to tell."""

@@ -173,7 +173,7 @@ def _consequences(row: Incident) -> tuple[str, str]:
     if row.resolved_by is not None:
         answers.append(f"resolved by {clock(row.resolved_by)}")
     if row.name == "healed":
-        series.append('`plumbline_version_first_seen_timestamp_seconds{model_version="2"}` there')
+        series.append('`plumbline_version_first_seen_timestamp_seconds{model_version="2"}` appears')
         answers.append(f"none; by {clock(row.seen_by)} all are resolved")
     if row.name in {"quiet", "healed"}:
         series.append("no `plumbline_alarm_active` is 1")
