@@ -286,8 +286,9 @@ def _outside(plan: _Plan, batch: RawBatch, rows: Int64s, headers: _HeaderTexts) 
             nothing = pl.lit(None, dtype=pl.String).alias(name)
             found.append(nothing if texts is None else pl.Series(name, picked, dtype=pl.String))
         elif what == "key":
-            keys = [None] * len(rows) if batch.keys is None else [batch.keys[i] for i in rows.tolist()]
-            found.append(pl.Series(name, keys, dtype=pl.Binary).cast(pl.String, strict=False))
+            keys = [None if batch.keys is None else batch.keys[i] for i in rows.tolist()]
+            decoded = [None if key is None else key.decode("utf-8", "replace") for key in keys]
+            found.append(pl.Series(name, decoded, dtype=pl.String))
         elif what in {"offset", "timestamp_ms"}:
             numbers = pl.Series(name, (batch.offsets if what == "offset" else batch.append_ms)[rows])
             found.append(numbers.replace(NO_TIME, None).cast(pl.String))

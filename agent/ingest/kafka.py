@@ -341,7 +341,7 @@ class KafkaSource:
         if at is None:
             if strict:
                 raise StartError(
-                    f"{_name(partition)}: neither the state nor {whose} knows where to begin, and kafka.start "
+                    f"{_name(partition)}: neither the state nor {whose} knows where to begin; kafka.start "
                     "is fail. Set it to earliest or latest for the first start."
                 )
             return first if self._config.start == "earliest" else end
@@ -409,7 +409,7 @@ class KafkaSource:
             self._ask(still, now_s)
 
     def _ask(self, still: list[Partition], now_s: float) -> None:
-        """Where the ends are now: a round trip; under an open transaction they lie before the high watermark."""
+        """Where the ends are now; under an open transaction they lie before the high watermark."""
         asked = [TopicPartition(*p) for p in still] or [TopicPartition(self._topics[0], 0)]
         ends = self._consumer.end_offsets(asked, timeout_ms=ASK_MS)
         self._heard_at, self._connected, self._failures = now_s, True, 0

@@ -132,8 +132,8 @@ def _parse_term(key: str, text: str, part: str) -> Term:
         raise _bad(key, text, f"`{part}` is not a path", 'dots between names, odd names quoted: value."a b"')
     if root == "kafka" and (len(segments) != 1 or segments[0] not in _KAFKA):
         raise _bad(key, text, f"Kafka has no `{part}`", "one of " + ", ".join(f"kafka.{k}" for k in _KAFKA))
-    if root == "header" and len(segments) != 1:
-        segments = (".".join(segments),)  # header names may have dots and are not nested
+    if root == "header" and segments:  # names may have dots, are not nested, and are compared without case
+        segments = (".".join(segments).lower(),)
     if converter and converter not in _CONVERTERS:
         raise _bad(key, text, f"unknown converter `{converter}`", " or ".join(_CONVERTERS))
     if converter and key != "timestamp":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,8 @@ from agent.events import Int64s, Reason
 JsonSchema = Mapping[str, pl.DataType | type[pl.DataType]]
 """Names at the top of an object; every leaf is a String, everything else a Struct."""
 _WHITESPACE = " \t\r\n"
+_Objects: TypeAlias = dict[str, "_Objects"]
+"""The part of a schema that goes deeper."""
 
 
 def json_schema(paths: Iterable[tuple[str, ...]]) -> JsonSchema:
@@ -54,14 +57,22 @@ def parse_lines(
     if frame is not None:
         return frame, everything, {}
     bad: dict[int, Reason] = {}
-    good = _sift(values, schema, bad)
-    frames = list(_halve(values, schema, good, bad))
+    good = _at_a_glance(values, schema, bad)
+    frame = _parse([values[i] for i in good], schema)
+    if frame is None:
+        objects = _objects(schema)
+        _try_alone(values, schema, (i for i in good if _doubtful(values[i], objects)), bad)
+    frames = (
+        [frame] if frame is not None else list(_halve(values, schema, [i for i in good if i not in bad], bad))
+    )
     kept = np.array([i for i in good if i not in bad], dtype=np.int64)
     return (pl.concat(frames) if frames else pl.DataFrame(schema=schema)), kept, bad
 
 
 def _parse(values: Sequence[bytes], schema: JsonSchema) -> pl.DataFrame | None:
     """All records as columns, or None if any is bad."""
+    if not values:
+        return pl.DataFrame(schema=schema)
     text = b"\n".join(values)
     if text.count(b"\n") != len(values) - 1:  # JSON needs no line feeds, and here they would cut records
         text = b"\n".join(value.replace(b"\n", b" ") for value in values)
@@ -81,9 +92,9 @@ def _parse_one(value: bytes, schema: JsonSchema) -> bool:
         return False
 
 
-def _sift(values: Sequence[bytes], schema: JsonSchema, bad: dict[int, Reason]) -> list[int]:
-    """Put aside what is bad at a glance or on a closer look; the indices of the rest."""
-    lines = pl.DataFrame({"line": pl.Series(values, dtype=pl.Binary).cast(pl.String, strict=False)})
+def _at_a_glance(values: Sequence[bytes], schema: JsonSchema, bad: dict[int, Reason]) -> list[int]:
+    """Put aside what a column expression can tell to be bad; the indices of the rest."""
+    lines = pl.DataFrame({"line": pl.Series(map(_text, values), dtype=pl.String)})
     line = pl.col("line").str.strip_chars(_WHITESPACE)
     seen = lines.select(
         outside=~(line.str.starts_with("{") & line.str.ends_with("}")).fill_null(False),
@@ -94,11 +105,15 @@ def _sift(values: Sequence[bytes], schema: JsonSchema, bad: dict[int, Reason]) -
     for i in seen["outside"].arg_true().to_list():
         bad[i] = _reason(values[i], schema)
     _try_alone(values, schema, (i for i in seen["literal"].arg_true().to_list() if i not in bad), bad)
-    good = [i for i in range(len(values)) if i not in bad]
-    if good and _parse([values[i] for i in good], schema) is None:
-        _try_alone(values, schema, (i for i in good if _doubtful(values[i], schema)), bad)
-        good = [i for i in good if i not in bad]
-    return good
+    return [i for i in range(len(values)) if i not in bad]
+
+
+def _text(value: bytes) -> str | None:
+    """None where it is no UTF-8; polars' own cast fails for all of them then, whatever `strict` says."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _try_alone(
@@ -109,20 +124,29 @@ def _try_alone(
             bad[i] = _reason(values[i], schema)
 
 
-def _doubtful(value: bytes, schema: JsonSchema) -> bool:
+def _doubtful(value: bytes, objects: _Objects) -> bool:
     try:
         record = from_json(value, allow_inf_nan=False)
     except ValueError:
         return True
-    return not _fits(record, schema)
+    return not _fits(record, objects)
 
 
-def _fits(record: object, schema: Mapping[str, object]) -> bool:
-    """Whether an object stands wherever the schema goes deeper."""
+def _objects(schema: Mapping[str, object]) -> _Objects:
+    return {
+        name: _objects(dtype.to_schema()) for name, dtype in schema.items() if isinstance(dtype, pl.Struct)
+    }
+
+
+def _fits(record: object, objects: _Objects) -> bool:
+    """Whether an object, or nothing, stands wherever the schema goes deeper."""
     if not isinstance(record, dict):
         return False
-    deeper = ((record.get(k), dtype) for k, dtype in schema.items() if isinstance(dtype, pl.Struct))
-    return all(inner is None or _fits(inner, dict(dtype)) for inner, dtype in deeper)
+    for name, inside in objects.items():
+        here = record.get(name)
+        if here is not None and not _fits(here, inside):
+            return False
+    return True
 
 
 def _halve(
@@ -150,7 +174,7 @@ def _reason(value: bytes, schema: JsonSchema) -> Reason:
         return Reason.MALFORMED_JSON
     if not isinstance(record, dict):
         return Reason.NOT_AN_OBJECT
-    return Reason.MALFORMED_JSON if _fits(record, schema) else Reason.WRONG_TYPE
+    return Reason.MALFORMED_JSON if _fits(record, _objects(schema)) else Reason.WRONG_TYPE
 
 
 def _no_constant(name: str) -> object:
