@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,17 +23,22 @@ from agent.pipeline import Pipeline
 from agent.respond.publish import window_view
 from agent.respond.report import Report
 from agent.respond.view import WindowView
-from agent.runner import agent_version, end_of_input
+from agent.runner import agent_version, end_input
 from agent.store import Store
 
 _AGES = timedelta(days=3650)
 
 
 def backtest(
-    config: Config, paths: Sequence[Path], *, window_rows: int | None, progress: Callable[[float], None]
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    window_rows: int | None,
+    progress: Callable[[float], None],
+    now: Callable[[], float],
 ) -> Report:
-    """Replay files; with `window_rows`, windows are so many predictions each, whatever their times."""
-    started = time.perf_counter()
+    """Replay files; `now` is a clock in seconds. With `window_rows`, windows are so many predictions each, whatever their times."""
+    started = now()
     source = FileSource(paths)
     rows = RowTime(window_rows) if window_rows else None
     if rows:
@@ -51,17 +56,17 @@ def backtest(
                     pipeline.apply(batch, rows or Decoder.decode)
                 pipeline.advance()
                 progress(source.fraction)
-            pipeline.control(end_of_input(pipeline))
-            pipeline.advance()
+            end_input(pipeline)
             view = pipeline.view(0.0)
             windows = {name: list(_windows(judge, rows)) for name, judge in pipeline.judges.items()}
-            rejected = {
-                dict(key.labels)["reason"]: n for key, n in pipeline.counters.items() if key.name == "dead_letters"
-            }
+            rejected: Counter[str] = Counter()
+            for key, n in pipeline.counters.items():
+                if key.name == "dead_letters":
+                    rejected[dict(key.labels)["reason"]] += n
         finally:
             store.close()
     source.close()
-    return Report(view, windows, rejected, time.perf_counter() - started)
+    return Report(view, windows, rejected, now() - started)
 
 
 def _windows(judge: Judge, rows: RowTime | None) -> Iterator[tuple[str, WindowView]]:
@@ -72,7 +77,9 @@ def _windows(judge: Judge, rows: RowTime | None) -> Iterator[tuple[str, WindowVi
     starts = model.panes.starts(HOUR)
     if not starts:
         return
-    names = [name for name in model.config.windows if name in SPANS and SPANS[name][0] == HOUR or name == "1h"]
+    names = [
+        name for name in model.config.windows if (name in SPANS and SPANS[name][0] == HOUR) or name == "1h"
+    ]
     for name in ["rows"] if rows else names:
         length = HOUR_MS if rows else SPANS[name][1]
         held = sorted({start // length * length for start in starts})
@@ -90,7 +97,12 @@ def _span(model: Model) -> tuple[int, int]:
 
 def _by_rows(config: Config) -> Config:
     """The same config with nothing late and nothing too old: times are row numbers."""
-    ages = {"allowed_lateness": _AGES, "label_horizon": _AGES, "label_maturity": _AGES, "step": timedelta(hours=1)}
+    ages = {
+        "allowed_lateness": _AGES,
+        "label_horizon": _AGES,
+        "label_maturity": _AGES,
+        "step": timedelta(hours=1),
+    }
     return config.model_copy(
         update={"models": {name: model.model_copy(update=ages) for name, model in config.models.items()}}
     )

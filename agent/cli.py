@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -187,7 +188,7 @@ def backtest(
 
     logs.configure("warning")
     with progress("replaying") as tell:
-        report = replay(settings, inputs, window_rows=rows, progress=tell)
+        report = replay(settings, inputs, window_rows=rows, progress=tell, now=time.perf_counter)
     text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False)
     if str(json_out) == "-":
         typer.echo(text)

@@ -62,7 +62,9 @@ class Judge:
     def _labels(self, joint_ms: int, news: Verdicts) -> None:
         if joint_ms == NO_TIME:
             return
-        due: list[tuple[int, int, str, int, int]] = [(w, 1, v, h, a) for w, v, h, a in self.monitors.matured(joint_ms)]
+        due: list[tuple[int, int, str, int, int]] = [
+            (w, 1, v, h, a) for w, v, h, a in self.monitors.matured(joint_ms)
+        ]
         due += [(when, 0, version, 0, 0) for when, version in self._replaced if when <= joint_ms]
         self._replaced = [(when, version) for when, version in self._replaced if when > joint_ms]
         for when, is_hour, version, hour, age in sorted(due):
@@ -75,7 +77,9 @@ class Judge:
     def _apply(self, alarms: Alarms, seen: Observation, news: Verdicts) -> None:
         key = MonitorKey(self.model.name, *seen.key)
         severity = Severity(seen.severity)
-        changed = alarms.apply(key, severity, seen.family, seen.fired, seen.recovered, seen.evidence, seen.at_ms)
+        changed = alarms.apply(
+            key, severity, seen.family, seen.fired, seen.recovered, seen.evidence, seen.at_ms
+        )
         if changed is not None:
             news.transitions.append(changed)
 

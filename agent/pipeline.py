@@ -1,8 +1,8 @@
 """The wiring: raw batches in, one consistent set of changes and one View out. No clock, no I/O but the store.
 
-    apply      decode → measure (panes, join)                     per batch
-    advance    close steps, mature hours → detectors → alarms → retraining requests
-    commit     positions + everything that changed, in one transaction → the View of exactly that
+apply      decode → measure (panes, join)                     per batch
+advance    close steps, mature hours → detectors → alarms → retraining requests
+commit     positions + everything that changed, in one transaction → the View of exactly that
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ class Pipeline:
             for event in news.events:
                 topic = self.config.retraining_topic or "retraining"
                 self._outbox.append((topic, event_message(event)))
-                self._count("retraining_events", 1, model_name=name, type=str(event["type"]).rsplit(".", 2)[-2])
+                self._count(
+                    "retraining_events", 1, model_name=name, type=str(event["type"]).rsplit(".", 2)[-2]
+                )
             for change in news.transitions:
                 self._count(
                     "alarm_transitions",

@@ -167,8 +167,7 @@ class Agent:
 
     def _finish(self) -> None:
         """The input has ended: everything up to the newest event is complete."""
-        self.pipeline.control(end_of_input(self.pipeline))
-        self.pipeline.advance()
+        end_input(self.pipeline)
         self._dirty = True
 
     def _publish(self) -> None:
@@ -200,6 +199,8 @@ class Idle:
     def controls(self, pipeline: Pipeline, caught_up: frozenset[Partition], now_s: float) -> list[Control]:
         """Control records that are due."""
         found = []
+        feedback = pipeline.read_by(Kind.FEEDBACK)
+        labelled = pipeline.models.feedback_clock.low(feedback) if feedback else NO_TIME
         for name, model in pipeline.models.models.items():
             high = model.clock.high()
             if high == NO_TIME:
@@ -208,13 +209,15 @@ class Idle:
                 p: self._waited(name, p, model.clock, p in caught_up, now_s) for p in pipeline.read_by(Kind.PREDICTION)
             }
             pause = min(waited.values(), default=0.0)
-            floor = high - model.clock.lateness_ms + int(pause * 1000 if pause >= self.timeout_s else 0)
+            floor = high - model.clock.lateness_ms
+            if pause >= self.timeout_s:  # the whole stream is silent: labels, or else the wall clock, lead on
+                floor = max(floor + int(pause * 1000), labelled)
             for p, silent in waited.items():
                 if silent >= self.timeout_s and model.clock.watermark(p) < floor:
                     found.append(Control(name, p, floor))
         predicted = max((low for low, _ in pipeline.watermarks().values()), default=NO_TIME)
         clock = pipeline.models.feedback_clock
-        for p in pipeline.read_by(Kind.FEEDBACK):
+        for p in feedback:
             silent = self._waited("", p, clock, p in caught_up, now_s)
             if silent >= self.timeout_s and clock.watermark(p) < predicted:
                 found.append(Control("", p, predicted))
@@ -230,17 +233,18 @@ class Idle:
         return now_s - since
 
 
-def end_of_input(pipeline: Pipeline) -> list[Control]:
-    """Control records that let every clock stand at its newest event."""
-    found = []
-    for name, model in pipeline.models.models.items():
-        high = model.clock.high()
-        if high > NO_TIME:
-            found += [Control(name, p, high) for p in pipeline.read_by(Kind.PREDICTION)]
-    newest = [c.high() for c in (pipeline.models.feedback_clock, *(m.clock for m in pipeline.models.models.values()))]
-    if max(newest) > NO_TIME:
-        found += [Control("", p, max(newest)) for p in pipeline.read_by(Kind.FEEDBACK)]
-    return found
+def end_input(pipeline: Pipeline) -> None:
+    """The input has ended: every clock stands at the newest event of any stream, and silence is no outage."""
+    clocks = [pipeline.models.feedback_clock, *(model.clock for model in pipeline.models.models.values())]
+    newest = max(clock.high() for clock in clocks)
+    for judge in pipeline.judges.values():
+        judge.monitors.input_ended = True
+    if newest > NO_TIME:
+        names = pipeline.models.models
+        controls = [Control(name, p, newest) for name in names for p in pipeline.read_by(Kind.PREDICTION)]
+        controls += [Control("", p, newest) for p in pipeline.read_by(Kind.FEEDBACK)]
+        pipeline.control(controls)
+    pipeline.advance()
 
 
 def agent_version() -> str:
@@ -270,4 +274,4 @@ def file_topics(config: Config) -> dict[str, Path]:
     }
 
 
-__all__: Sequence[str] = ["Agent", "Idle", "agent_version", "end_of_input", "run"]
+__all__: Sequence[str] = ["Agent", "Idle", "agent_version", "end_input", "run"]

@@ -139,7 +139,10 @@ class Store:
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in changes.acknowledged])
             db.executemany(
                 "INSERT INTO outbox (topic, key, headers, value) VALUES (?, ?, ?, ?)",
-                [(topic, key, _headers_text(headers), value) for topic, key, headers, value in changes.outbox],
+                [
+                    (topic, key, _headers_text(headers), value)
+                    for topic, key, headers, value in changes.outbox
+                ],
             )
             db.execute("COMMIT")
         except BaseException:
@@ -177,7 +180,8 @@ class Store:
     def outbox(self, limit: int, after: int = 0) -> list[OutboxMessage]:
         """Committed messages that no sink has acknowledged, oldest first."""
         rows = self._db.execute(
-            "SELECT id, topic, key, headers, value FROM outbox WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+            "SELECT id, topic, key, headers, value FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+            (after, limit),
         )
         return [OutboxMessage(i, topic, key, _headers(text), value) for i, topic, key, text, value in rows]
 

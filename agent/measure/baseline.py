@@ -113,7 +113,9 @@ class Baseline:
         )
 
 
-def profile(config: Config, model_name: str, paths: Sequence[Path], progress: Callable[[float], None]) -> Baseline:
+def profile(
+    config: Config, model_name: str, paths: Sequence[Path], progress: Callable[[float], None]
+) -> Baseline:
     """Read reference files and learn the baseline of one model."""
     from agent.ingest.decode import Decoder
     from agent.ingest.files import FileSource
@@ -166,13 +168,17 @@ def _guess_kinds(frames: Iterable[pl.DataFrame]) -> Mapping[str, str]:
 
 
 def _freeze(name: str, kind: str, frames: Iterable[pl.DataFrame]) -> FeatureBins:
-    values = pl.concat([f["features"].struct.field(name) for f in frames if name in f["features"].struct.fields])
+    values = pl.concat(
+        [f["features"].struct.field(name) for f in frames if name in f["features"].struct.fields]
+    )
     held = values.head(_SAMPLE).drop_nulls()
     if kind == "numeric":
         numbers = held.cast(pl.Float64, strict=False).drop_nulls().to_numpy()
         edges = quantile_edges(numbers[np.isfinite(numbers)], NUMERIC_BINS)
         return FeatureBins(name, kind, edges=tuple(float(e) for e in edges))
-    counts = held.value_counts(sort=True).sort(["count", name], descending=[True, False]) if len(held) else None
+    counts = (
+        held.value_counts(sort=True).sort(["count", name], descending=[True, False]) if len(held) else None
+    )
     categories = () if counts is None else tuple(sorted(counts[name].head(MAX_CATEGORIES).to_list()))
     return FeatureBins(name, kind, categories=categories)
 

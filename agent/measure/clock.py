@@ -56,7 +56,9 @@ class Clock:
     def state(self) -> list[list[object]]:
         """JSON-safe, in a fixed order."""
         known = sorted(self.newest.keys() | self.floor.keys())
-        return [[p.topic, p.partition, self.newest.get(p, NO_TIME), self.floor.get(p, NO_TIME)] for p in known]
+        return [
+            [p.topic, p.partition, self.newest.get(p, NO_TIME), self.floor.get(p, NO_TIME)] for p in known
+        ]
 
     def load(self, state: list[list[object]]) -> None:
         for topic, number, newest, floor in state:

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from agent.events import Int64s
 from agent.measure.bins import SCORE_BINS, Floats, score_bin
 from agent.measure.layout import FIXED, LOSS_CLIP, Layout
-from agent.measure.pane import HOUR, HOUR_MS, LIFETIME, MINUTE, MINUTE_MS, PREDICTIONS, PaneKey, Panes, age_index
+from agent.measure.pane import (
+    HOUR,
+    HOUR_MS,
+    LIFETIME,
+    MINUTE,
+    MINUTE_MS,
+    PREDICTIONS,
+    PaneKey,
+    Panes,
+    age_index,
+)
 from agent.measure.rows import Slices
 
 OVERALL = ""
@@ -54,7 +64,9 @@ class LabelledRows:
     sign: int
 
 
-def fold_predictions(panes: Panes, layout: Layout, version: str, slices: Slices, rows: PredictionRows) -> None:
+def fold_predictions(
+    panes: Panes, layout: Layout, version: str, slices: Slices, rows: PredictionRows
+) -> None:
     """Add predictions to their minutes, hours and the lifetime; features of a slice from the hour up."""
     part = layout.prediction
     ones = np.zeros(len(rows.time_ms), dtype=np.int64)
@@ -169,7 +181,9 @@ def _tally(row: Int64s, n_rows: int, cells: Cells, width: int) -> list[tuple[int
         total = np.bincount(flat, minlength=n_rows * width)
         for at, weight in sums:
             # float64 sums of integers below 2**53 are exact: 50,000 losses of at most 37 * 2**24 are below 2**46.
-            total = total + np.rint(np.bincount(at, weights=weight, minlength=n_rows * width)).astype(np.int64)
+            total = total + np.rint(np.bincount(at, weights=weight, minlength=n_rows * width)).astype(
+                np.int64
+            )
         keys = np.flatnonzero(total)
         counts = total[keys]
     else:

@@ -137,7 +137,9 @@ class Join:
     def _round(self, hits: Hits, labels: Labels, outcome: Int64s) -> list[tuple[int, LabelledRows]]:
         """Each prediction meets at most one label."""
         mine = labels.rows(hits.query)
-        held = {n: self.index.take(hits, n).astype(np.int64) for n in ("time_ms", "label", "revision", "label_ms")}
+        held = {
+            n: self.index.take(hits, n).astype(np.int64) for n in ("time_ms", "label", "revision", "label_ms")
+        }
         early = mine.time_ms < held["time_ms"] - self.skew_ms
         late = mine.effective_ms - held["time_ms"] > self.horizon_ms
         same_revision = mine.revision == held["revision"]

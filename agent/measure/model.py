@@ -16,7 +16,7 @@ from agent.measure.baseline import Baseline
 from agent.measure.bins import latency_bin, score_bin
 from agent.measure.clock import Clock
 from agent.measure.fold import LabelledRows, PredictionRows, fold_labels, fold_predictions
-from agent.measure.join import Join, Labels
+from agent.measure.join import UNMATCHED, Join, Labels
 from agent.measure.layout import Layout
 from agent.measure.pane import DAY_MS, HOUR, HOUR_MS, MINUTE, Panes
 from agent.measure.rows import (
@@ -90,7 +90,9 @@ class Model:
         merged = candidates[~repeated]
         if len(merged):
             scores = scored.scores[merged]
-            self._fold(frame[merged], times[merged], version[merged], scored.predicted[merged], scores, keys[merged])
+            self._fold(
+                frame[merged], times[merged], version[merged], scored.predicted[merged], scores, keys[merged]
+            )
         self.counts["late"] += int(late.sum())
         self.counts["duplicate"] += int(repeated.sum())
         return Predicted(len(merged), int(late.sum()), int(repeated.sum()), offsets[~good], keys[merged])
@@ -138,6 +140,7 @@ class Model:
     def label(self, labels: Labels) -> Int64s:
         """Fold labels (with class codes of this model); returns the outcome of each."""
         outcome, changes = self.join.apply(labels)
+        self.counts["feedback"] += int((outcome != UNMATCHED).sum())
         self._add(changes)
         return outcome
 
@@ -148,13 +151,17 @@ class Model:
     def _add(self, changes: list[tuple[int, LabelledRows]]) -> None:
         for version, rows in changes:
             name = self.versions.names[version]
-            fold_labels(self.panes, self.layout, name, self.slices, rows, minutes_from_ms=self.minutes_from_ms)
+            fold_labels(
+                self.panes, self.layout, name, self.slices, rows, minutes_from_ms=self.minutes_from_ms
+            )
 
     def forget(self, watermark_ms: int, joint_ms: int) -> None:
         """Drop minutes and hours that left their tier, and predictions whose horizon has passed."""
         if watermark_ms == NO_TIME:
             return
-        self.minutes_from_ms = max(self.minutes_from_ms, (watermark_ms - MINUTES_KEPT_MS) // HOUR_MS * HOUR_MS)
+        self.minutes_from_ms = max(
+            self.minutes_from_ms, (watermark_ms - MINUTES_KEPT_MS) // HOUR_MS * HOUR_MS
+        )
         self.panes.drop(MINUTE, self.minutes_from_ms)
         # Labels stay joinable while an accepted label can still reach the prediction; nothing waits for ever.
         complete_ms = max(joint_ms, watermark_ms - 2 * self.horizon_ms)

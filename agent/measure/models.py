@@ -14,7 +14,16 @@ from agent.config import ModelConfig
 from agent.events import NO_TIME, Decoded, Int64s, Partition
 from agent.measure.baseline import Baseline
 from agent.measure.clock import Clock
-from agent.measure.join import ANY_MODEL, DUPLICATE, LATE, MATCHED, RETRACTED, UNMATCHED, Labels, waiting_index
+from agent.measure.join import (
+    ANY_MODEL,
+    DUPLICATE,
+    LATE,
+    MATCHED,
+    RETRACTED,
+    UNMATCHED,
+    Labels,
+    waiting_index,
+)
 from agent.measure.model import Model
 from agent.measure.rows import UNKNOWN_CLASS, identity_hash
 from agent.measure.runs import Hits
@@ -95,11 +104,15 @@ class Models:
         hits = self.waiting.find(np.unique(keys))
         owner = self.waiting.take(hits, "model")
         taken = self.waiting.take(hits, "taken")
-        hits = Hits(*(a[((owner == ANY_MODEL) | ((owner == self._numbers[name]) & (taken == 0)))] for a in hits))
+        hits = Hits(
+            *(a[((owner == ANY_MODEL) | ((owner == self._numbers[name]) & (taken == 0)))] for a in hits)
+        )
         if len(hits.query) == 0:
             return
         hits = self._in_order(hits)
-        column = {n: self.waiting.take(hits, n) for n in ("key", "time_ms", "effective_ms", "revision", "label")}
+        column = {
+            n: self.waiting.take(hits, n) for n in ("key", "time_ms", "effective_ms", "revision", "label")
+        }
         outcome = self._give(name, column)
         taken = self.waiting.take(hits, "taken")
         done = (outcome != UNMATCHED) & (taken == 0)
@@ -138,7 +151,9 @@ class Models:
         watermark = self.feedback_clock.running(partition, times)
         hashes = identity_hash(frame["label"].fill_null(""))
         label = np.where(frame["label"].is_null().to_numpy(), _RETRACT, np.maximum(hashes, 1))
-        owner = np.array([self._numbers.get(n, ANY_MODEL) for n in frame["model_name"].to_list()], dtype=np.int64)
+        owner = np.array(
+            [self._numbers.get(n, ANY_MODEL) for n in frame["model_name"].to_list()], dtype=np.int64
+        )
         column = {
             "key": identity_hash(frame["prediction_id"]),
             "time_ms": times,
@@ -170,7 +185,9 @@ class Models:
             return 0
         mine = {n: c[at] for n, c in column.items()}
         repeated = np.ones(len(at), dtype=bool)
-        identity = np.stack([mine[n].astype(np.uint64) for n in ("key", "time_ms", "revision", "label", "model")])
+        identity = np.stack(
+            [mine[n].astype(np.uint64) for n in ("key", "time_ms", "revision", "label", "model")]
+        )
         repeated[np.unique(identity, axis=1, return_index=True)[1]] = False
         hits = self.waiting.find(mine["key"].astype(np.uint64))
         same = np.ones(len(hits.query), dtype=bool)

@@ -17,6 +17,7 @@ from agent.measure.lifecycle import Lifecycle
 from agent.measure.model import Model, to_ms
 from agent.measure.pane import AGE_EDGES_MS, DAY_MS, HOUR, HOUR_MS, MINUTE, MINUTE_MS, PREDICTIONS, PaneKey
 from agent.measure.reference import Reference, rate
+from agent.measure.season import Season
 from agent.measure.watch import (
     ALL_VERSIONS,
     PREDICTION,
@@ -54,7 +55,10 @@ class Monitors:
         self.step_ms = to_ms(model.config.step)
         self.versions = Lifecycle()
         self.watch = Watch(model.config, model.layout, model.baseline, self.versions)
+        self.season = Season()
         self.next_step_ms: int | None = None
+        self.input_ended = False
+        """A file has an end; a topic that falls silent is an outage."""
         self.judged: dict[Hour, tuple[int, int]] = {}
         """Hours that matured → (when, labels)."""
         self._next_age: dict[Hour, int] = {}
@@ -81,7 +85,7 @@ class Monitors:
                 active[version] = counts
         self.versions.note(active, {v: first for v, (first, _) in self.model.seen.items()}, end)
         total = np.array([sum(int(counts[0]) for counts in active.values())], dtype=np.int64)
-        yield self.watch.look(end, Key(ALL_VERSIONS, VolumeDrop.name), total)
+        yield from self._volume(start, end, total)
         for version, counts in active.items():
             reference = self.watch.reference(version)
             if not reference.prediction_ready:
@@ -91,11 +95,24 @@ class Monitors:
                 if int(seen.sum()):
                     yield self.watch.look(end, key, seen)
 
+    def _volume(self, start: int, end: int, total: Int64s) -> Iterator[Observation]:
+        """Volume is judged per model: a deploy starves the old version and must not page."""
+        last = max(last for _, last in self.model.seen.values())
+        if self.input_ended and end > last:
+            return
+        expected = self.season.expected(start, end)
+        self.season.note(start, end, int(total[0]))
+        if expected:
+            yield self.watch.look(end, Key(ALL_VERSIONS, VolumeDrop.name), total, expected=expected)
+
     def _predictions(
         self, version: str, reference: Reference, counts: Int64s, start: int, end: int
     ) -> Iterator[tuple[Key, Int64s]]:
         for feature in self.model.layout.features:
-            yield Key(version, MissingSurge.name, feature.name), missing(self.model.layout, feature.name, counts)
+            yield (
+                Key(version, MissingSurge.name, feature.name),
+                missing(self.model.layout, feature.name, counts),
+            )
             base = output(reference, feature.name, reference.prediction)
             if len(base) > 2 and base.sum() > 0:
                 yield Key(version, HistogramDrift.name, feature.name), output(reference, feature.name, counts)
@@ -116,9 +133,7 @@ class Monitors:
             held = self._prediction_counts(version, segment, start, end)
             if held is not None:
                 groups[segment] = held[where][::-1]
-        for segment, other in self._pairs(groups, counts[where][::-1]):
-            key = Key(version, GroupRatio.name, "", segment, "selection_rate")
-            yield key, np.concatenate([groups[segment], other])
+        yield from self._pairs(version, "selection_rate", groups, counts[where][::-1])
 
     # labels, hour by hour
 
@@ -133,7 +148,9 @@ class Monitors:
         for start in self.model.panes.starts(HOUR):
             if start + HOUR_MS > joint_ms:
                 break
-            for version in sorted({k.version for k in self.model.panes.at(HOUR, start) if k.age == PREDICTIONS}):
+            for version in sorted(
+                {k.version for k in self.model.panes.at(HOUR, start) if k.age == PREDICTIONS}
+            ):
                 if (version, start) not in self.judged:
                     age = self._mature_age(version, start, limit, joint_ms)
                     if age is not None:
@@ -169,13 +186,17 @@ class Monitors:
             for metric in self.config.performance.metrics if self.config.task == "binary" else ["accuracy"]:
                 seen = np.array(rate(counts[confusion], metric), dtype=np.int64)
                 if sum(rate(reference.performance[confusion], metric)) and seen.sum():
-                    yield self.watch.look(when, Key(version, RateDrop.name, "", "", metric), seen, labelled=True)
+                    yield self.watch.look(
+                        when, Key(version, RateDrop.name, "", "", metric), seen, labelled=True
+                    )
         else:
             reference.learn_performance(counts, self.config.performance.min_baseline_labels)
         if self.config.task == "binary":
             yield from self._fairness(when, version, start, age, counts[confusion])
 
-    def _fairness(self, when: int, version: str, start: int, age: int, everyone: Int64s) -> Iterator[Observation]:
+    def _fairness(
+        self, when: int, version: str, start: int, age: int, everyone: Int64s
+    ) -> Iterator[Observation]:
         confusion = self.model.layout.performance["confusion"]
         held = {
             segment: counts[confusion]
@@ -186,10 +207,9 @@ class Monitors:
             if metric == "selection_rate":
                 continue
             groups = {segment: np.array(rate(c, metric), dtype=np.int64) for segment, c in held.items()}
-            for segment, other in self._pairs(groups, np.array(rate(everyone, metric), dtype=np.int64)):
-                seen = np.concatenate([groups[segment], other])
-                if seen.sum():
-                    yield self.watch.look(when, Key(version, GroupRatio.name, "", segment, metric), seen, labelled=True)
+            total = np.array(rate(everyone, metric), dtype=np.int64)
+            for key, seen in self._pairs(version, metric, groups, total):
+                yield self.watch.look(when, key, seen, labelled=True)
 
     def labels_before(self, at_ms: int) -> int:
         """Mature labels of the 30 days before a time."""
@@ -201,16 +221,27 @@ class Monitors:
         for hour in [hour for hour in self.judged if hour[1] not in kept]:
             del self.judged[hour]
 
-    def _pairs(self, groups: Mapping[str, Int64s], everyone: Int64s) -> Iterator[tuple[str, Int64s]]:
-        """Each group with those it is compared with: its attribute's reference group, or everyone else."""
+    def _pairs(
+        self, version: str, metric: str, groups: Mapping[str, Int64s], everyone: Int64s
+    ) -> Iterator[tuple[Key, Int64s]]:
+        """Each group with those it is compared with: its attribute's reference group, or everyone else.
+
+        A group that was seen before is compared also when it is absent: the others' events count.
+        """
+        known = self.watch.segments(version, metric)
         zero = np.zeros(2, dtype=np.int64)
-        for segment in sorted(groups):
+        for segment in sorted({*groups, *known}):
+            mine = groups.get(segment, zero)
             attribute = segment.partition("=")[0]
             chosen = self.config.fairness.reference.get(attribute) if "," not in segment else None
             if chosen is None:
-                yield segment, everyone - groups[segment]
+                pair = np.concatenate([mine, everyone - mine])
             elif segment != f"{attribute}={chosen}":
-                yield segment, groups.get(f"{attribute}={chosen}", zero)
+                pair = np.concatenate([mine, groups.get(f"{attribute}={chosen}", zero)])
+            else:
+                continue
+            if pair.sum():
+                yield Key(version, GroupRatio.name, "", segment, metric), pair
 
     # counts
 
@@ -241,6 +272,7 @@ class Monitors:
         """Everything as JSON documents by name."""
         own = {
             "next_step_ms": self.next_step_ms,
+            "season": self.season.state(),
             "versions": self.versions.state(),
             "judged": sorted([*hour, *value] for hour, value in self.judged.items()),
         }
@@ -250,6 +282,7 @@ class Monitors:
         """Go on from saved documents."""
         own = json.loads(documents["own"])
         self.next_step_ms = own["next_step_ms"]
+        self.season.load(own["season"])
         self.versions.load(own["versions"])
         self.judged = {(version, hour): (when, labels) for version, hour, when, labels in own["judged"]}
         self.watch.load(documents)

@@ -129,7 +129,11 @@ def classify(frame: pl.DataFrame, model: ModelConfig, layout: Layout) -> Scored:
     held = probabilities.struct.fields if isinstance(probabilities.dtype, pl.Struct) else []
     wanted = layout.classes[-1:] if layout.task == "binary" else layout.classes
     for name in wanted:
-        column = probabilities.struct.field(name) if name in held else pl.Series([None] * len(frame), dtype=pl.Float64)
+        column = (
+            probabilities.struct.field(name)
+            if name in held
+            else pl.Series([None] * len(frame), dtype=pl.Float64)
+        )
         if layout.task == "binary":
             column = frame["prediction_score"].fill_null(column)
         columns.append(column.cast(pl.Float64).fill_null(float("nan")).to_numpy())

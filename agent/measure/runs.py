@@ -144,7 +144,10 @@ class SortedRuns:
 
     def rows(self) -> Columns:
         """Everything, in an order that depends on the content only."""
-        joined = {name: np.concatenate([r.columns[name] for r in self.runs] or [self._empty(name)]) for name in self.spec}
+        joined = {
+            name: np.concatenate([r.columns[name] for r in self.runs] or [self._empty(name)])
+            for name in self.spec
+        }
         order = np.lexsort([c for c in joined.values() if c.ndim == 1][::-1])
         return {name: column[order] for name, column in joined.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,9 @@ class Monitor:
 class Watch:
     """All monitors of one model and the references they compare with."""
 
-    def __init__(self, config: ModelConfig, layout: Layout, baseline: Baseline | None, versions: Lifecycle) -> None:
+    def __init__(
+        self, config: ModelConfig, layout: Layout, baseline: Baseline | None, versions: Lifecycle
+    ) -> None:
         self.config = config
         self.layout = layout
         self.baseline = baseline
@@ -89,12 +92,22 @@ class Watch:
             found = self.references[version] = Reference.of(self.layout, baseline)
         return found
 
-    def look(self, at_ms: int, key: Key, counts: Int64s, *, labelled: bool = False) -> Observation:
+    def segments(self, version: str, metric: str) -> list[str]:
+        """Groups of a version whose ratio is watched."""
+        return [
+            k.segment for k in self.monitors if k[:2] == (version, GroupRatio.name) and k.metric == metric
+        ]
+
+    def look(
+        self, at_ms: int, key: Key, counts: Int64s, *, labelled: bool = False, expected: float | None = None
+    ) -> Observation:
         """Give counts to the monitor of this key, starting it if need be."""
         found = self.monitors.get(key)
         if found is None:
             found = self._start(at_ms, key, labelled)
         seen = found.detector
+        if expected is not None and isinstance(seen, VolumeDrop):
+            seen.expect(expected)
         seen.update(counts)
         return Observation(at_ms, key, seen.family, seen.severity, seen.fired, seen.recovered, seen.evidence)
 
@@ -112,19 +125,21 @@ class Watch:
         families = {str(other): monitor.detector.family for other, monitor in sharing.items()}
         weights = split({**families, str(key): probe.family})
         for other, monitor in sharing.items():
-            log_c = self._log_threshold(probe.severity, weights[str(other)])
+            log_c = self._log_threshold(probe.severity, labelled, weights[str(other)])
             if log_c > monitor.log_threshold:
                 state = monitor.detector.state()
                 monitor.detector, monitor.log_threshold = self._maker(other)(log_c), log_c
                 monitor.detector.load(state)
-        log_c = self._log_threshold(probe.severity, weights[str(key)])
+        log_c = self._log_threshold(probe.severity, labelled, weights[str(key)])
         started = self.monitors[key] = Monitor(make(log_c), log_c, labelled)
         return started
 
-    def _log_threshold(self, severity: str, weight: float) -> float:
+    def _log_threshold(self, severity: str, labelled: bool, weight: float) -> float:
+        """A monitor looks at every step, or at every matured hour; each look may cost its share of the budget."""
         budget = self.config.budget
         allowed = budget.pages / 2 if severity == "page" else budget.tickets
-        return log_threshold(allowed, max(1.0, budget.period / self.config.step), weight)
+        looks = budget.period / (timedelta(hours=1) if labelled else self.config.step)
+        return log_threshold(allowed, max(1.0, looks), weight)
 
     def _maker(self, key: Key) -> Make:
         """How the detector of a key is made, given its threshold."""
@@ -138,20 +153,28 @@ class Watch:
         if key.detector == MissingSurge.name:
             absent, present = missing(self.layout, key.feature, reference.prediction)
             share, rise = float(absent / max(1, absent + present)), silence.tolerated_missing_rise
-            return lambda log_c: MissingSurge(share, tolerated_rise=rise, log_threshold=log_c)
+            n = int(absent + present)
+            return lambda log_c: MissingSurge(
+                share, tolerated_rise=rise, reference_samples=n, log_threshold=log_c
+            )
         if key.detector == HistogramDrift.name:
             base, epsilon = output(reference, key.feature, reference.prediction), config.drift.epsilon
             return lambda log_c: HistogramDrift(base, epsilon=epsilon, log_threshold=log_c)
         if key.detector == ConfidenceCollapse.name:
             sure, unsure = confidence(reference, reference.prediction)
-            return lambda log_c: ConfidenceCollapse(float(sure / (sure + unsure)), log_threshold=log_c)
+            share, n = float(sure / (sure + unsure)), int(sure + unsure)
+            return lambda log_c: ConfidenceCollapse(share, reference_samples=n, log_threshold=log_c)
         if key.detector == ConstantPredictions.name:
             base = reference.part(key.feature)
             return lambda log_c: ConstantPredictions(base, log_threshold=log_c)
         good, bad = rate(reference.performance[self.layout.performance["confusion"]], key.metric)
         better, drop = key.metric not in LOWER_IS_BETTER, config.performance.relative_drop
         return lambda log_c: RateDrop(
-            good / (good + bad), relative_drop=drop, higher_is_better=better, log_threshold=log_c
+            good / (good + bad),
+            relative_drop=drop,
+            higher_is_better=better,
+            reference_samples=good + bad,
+            log_threshold=log_c,
         )
 
     def state(self) -> dict[str, str]:
@@ -192,7 +215,9 @@ def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
         return regroup(reference.part("score", counts), reference.score_groups)
     if feature == PREDICTION:
         return reference.part("predicted", counts)
-    return counts[reference.layout.feature_slices[feature]][:-2]  # without missing and invalid, which have their own
+    return counts[reference.layout.feature_slices[feature]][
+        :-2
+    ]  # without missing and invalid, which have their own
 
 
 def confidence(reference: Reference, counts: Int64s) -> Int64s:

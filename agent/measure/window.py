@@ -40,7 +40,9 @@ def window(model: Model, version: str, name: str, end_ms: int) -> Sums:
     return stretch(model, version, tier, range(end - length, end, unit), end - length, end)
 
 
-def stretch(model: Model, version: str | None, tier: int, starts: Iterable[int], start_ms: int, end_ms: int) -> Sums:
+def stretch(
+    model: Model, version: str | None, tier: int, starts: Iterable[int], start_ms: int, end_ms: int
+) -> Sums:
     """The sum of panes of one tier, of one version or of all."""
     keys: dict[tuple[str, bool], list[PaneKey]] = {}
     for start in starts:

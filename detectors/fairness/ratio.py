@@ -17,6 +17,8 @@ _MEMORIES = ((0.1, 400.0), (0.01, 4000.0))
 _TOP = 0.999
 MIN_GROUP = 30
 """Events each group must have before there is a verdict."""
+MIN_BLOCK = 10
+"""Events each group must have for a bet: a block without one of the groups can say nothing of their ratio."""
 
 
 class GroupRatio(EDetector):
@@ -56,7 +58,7 @@ class GroupRatio(EDetector):
     name: ClassVar[str] = "group_ratio"
     family: ClassVar[str] = "fairness"
     severity: ClassVar[str] = "page"
-    _remembered = (*EDetector._remembered, "_seen", "_memories")
+    _remembered = (*EDetector._remembered, "_seen", "_memories", "_held")
 
     def __init__(self, *, tolerance: float = 1.25, log_threshold: float, overdispersion: float = 1.0) -> None:
         """Judge the ratio of two groups' rates."""
@@ -65,6 +67,7 @@ class GroupRatio(EDetector):
         self._rho = tolerance
         self._phi = max(1.0, overdispersion)
         self._seen = [0.0, 0.0]
+        self._held = np.zeros(4)
         self._memories = [0.0] * (4 * len(_MEMORIES))
         bets = 2 * (len(_EXCESSES) + len(_MEMORIES))
         super().__init__(weights=[1.0 / bets] * bets, width=4, log_threshold=log_threshold)
@@ -73,6 +76,16 @@ class GroupRatio(EDetector):
     def warming_up(self) -> bool:
         """Has one of the groups too few events?"""
         return min(self._seen) < MIN_GROUP
+
+    def update(self, counts: NDArray[np.int64]) -> None:
+        """Take in one closed step; steps with few events of a group are pooled until there are MIN_BLOCK."""
+        self._check(counts)
+        self._held = self._held + counts
+        if min(self._held[:2].sum(), self._held[2:].sum()) >= MIN_BLOCK:
+            pooled, self._held = self._held.astype(np.int64), np.zeros(4)
+            super().update(pooled)
+        elif self._fired:
+            self._restart()
 
     def _check(self, counts: NDArray[np.int64]) -> None:
         if counts.shape != (4,) or counts.min() < 0:
