@@ -204,8 +204,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_any_value_anywhere_makes_a_config_or_a_message(value: object) -> None:
     """Whatever stands at a key, load answers with a Config or a ConfigError."""
-    from agent.configcheck import checked
-    from agent.configfile import Document
+    from agent.config.check import checked
+    from agent.config.file import Document
 
     for data in (
         {"models": value},

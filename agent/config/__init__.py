@@ -289,8 +289,8 @@ def load(path: Path, environ: Mapping[str, str], *, need_baselines: bool = True)
     Raises one ConfigError that tells all mistakes. Relative paths start at the folder of the file.
     `need_baselines=False` is for who is about to make them.
     """
-    from agent.configcheck import checked
-    from agent.configfile import read
+    from agent.config.check import checked
+    from agent.config.file import read
 
     return checked(read(path, environ), path.absolute().parent, need_baselines=need_baselines)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from agent.config import Config, KafkaConfig, ModelConfig, format_duration
-from agent.configfile import Loc, Problem
+from agent.config.file import Loc, Problem
 from agent.errors import ConfigError
 
 _HOUR = timedelta(hours=1)

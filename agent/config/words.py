@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from agent.config import config_schema
-from agent.configfile import Document, Loc, Problem
+from agent.config.file import Document, Loc, Problem
 
 Schema = Mapping[str, Any]
 

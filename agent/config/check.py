@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from agent.config import Config, KafkaConfig, ModelConfig, Section, SourceConfig
-from agent.configfile import Document, Loc, Problem
-from agent.configrules import rules
-from agent.configwords import explained
+from agent.config.file import Document, Loc, Problem
+from agent.config.rules import rules
+from agent.config.words import explained
 from agent.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
