@@ -37,7 +37,10 @@ def backtest(
     progress: Callable[[float], None],
     now: Callable[[], float],
 ) -> Report:
-    """Replay files; `now` is a clock in seconds. With `window_rows`, windows are so many predictions each, whatever their times."""
+    """Replay files; `now` is a clock in seconds.
+
+    With `window_rows`, windows are so many predictions each, whatever their times.
+    """
     started = now()
     source = FileSource(paths)
     rows = RowTime(window_rows) if window_rows else None
@@ -70,7 +73,7 @@ def backtest(
 
 
 def _windows(judge: Judge, rows: RowTime | None) -> Iterator[tuple[str, WindowView]]:
-    """Every window that holds predictions, of each configured length, and the lifetime; all versions together."""
+    """Every window with predictions, of each configured length, and the lifetime; all versions together."""
     model = judge.model
     references = judge.monitors.watch.references
     reference = references.get(judge.monitors.versions.first_version or "")
@@ -109,7 +112,7 @@ def _by_rows(config: Config) -> Config:
 
 
 class RowTime:
-    """Replaces event times by row numbers, so that an hour of the pipeline is a window of `size` predictions."""
+    """Replaces event times by row numbers: an hour of the pipeline is a window of `size` predictions."""
 
     def __init__(self, size: int) -> None:
         self.size = size

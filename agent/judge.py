@@ -1,8 +1,8 @@
-"""From what was measured to what is decided, for one model: detectors look, alarms latch, retraining is asked for.
+"""From what was measured to what is decided, for one model: detectors look, alarms latch, retraining is due.
 
-Two clocks advance apart: steps close with the predictions, hours mature when labels are complete too. Each has its
-own alarms, fed in the order of its own event times; retraining follows the slower clock. So the outcome does not
-depend on how far predictions are read ahead of labels, nor on where batches are cut.
+Two clocks advance apart: steps close with the predictions, hours mature when labels are complete too. Each
+has its own alarms, fed in the order of its own event times; retraining follows the slower clock. So the
+outcome does not depend on how far predictions are read ahead of labels, nor on where batches are cut.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Judge:
         self._decided_ms: int | None = None
 
     def advance(self, watermark_ms: int, joint_ms: int) -> Verdicts:
-        """Judge everything that is complete: predictions up to the watermark, labels up to the joint watermark."""
+        """Judge what is complete: predictions up to the watermark, labels up to the joint watermark."""
         news = Verdicts()
         for end, observations, replaced in self.monitors.steps(watermark_ms):
             for seen in observations:

@@ -327,7 +327,7 @@ def _load_model(model: Model, documents: Mapping[str, str]) -> None:
     if held["layout"] != model.layout.version:
         raise StateError(
             f"models.{model.name}: the state was made with other classes, features or feature bins; "
-            f"counts of different bins are never added. Choose another state.dir, or put the old configuration back"
+            f"counts of different bins are never added. Choose another state.dir, or the old configuration"
         )
     model.clock.load(held["clock"])
     for name in held["versions"]:

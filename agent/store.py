@@ -1,8 +1,9 @@
 """What the agent remembers: one SQLite file, one write transaction per commit.
 
-Positions, clocks, changed panes, join runs, documents (detectors, alarms, policies), counters, dead letters and
-triggers on their way out go in together or not at all, so a crash at any instruction loses nothing and counts
-nothing twice: what was not committed is read again. The directory is locked for as long as the agent lives.
+Positions, clocks, changed panes, join runs, documents (detectors, alarms, policies), counters, dead letters
+and triggers on their way out go in together or not at all, so a crash at any instruction loses nothing and
+counts nothing twice: what was not committed is read again. The directory is locked for as long as the agent
+lives.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, partition INTEGER, next INTEGER NOT NULL,
     PRIMARY KEY (topic, partition)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS panes (model TEXT, version TEXT, tier INTEGER, start INTEGER, age INTEGER, segment TEXT,
-    vector BLOB NOT NULL, PRIMARY KEY (model, tier, start, version, age, segment)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS panes (model TEXT, version TEXT, tier INTEGER, start INTEGER, age INTEGER,
+    segment TEXT, vector BLOB NOT NULL,
+    PRIMARY KEY (model, tier, start, version, age, segment)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (owner TEXT, id INTEGER, bucket INTEGER NOT NULL, rows BLOB NOT NULL,
     PRIMARY KEY (owner, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS overlays (owner TEXT, run INTEGER, seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,8 +37,8 @@ CREATE TABLE IF NOT EXISTS overlays (owner TEXT, run INTEGER, seq INTEGER PRIMAR
 CREATE INDEX IF NOT EXISTS overlays_of ON overlays (owner, run);
 CREATE TABLE IF NOT EXISTS documents (owner TEXT, name TEXT, text TEXT NOT NULL,
     PRIMARY KEY (owner, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key BLOB NOT NULL,
-    headers TEXT NOT NULL, value BLOB);
+CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
+    key BLOB NOT NULL, headers TEXT NOT NULL, value BLOB);
 """
 
 
@@ -84,7 +86,8 @@ class Store:
         except OSError as error:
             os.close(self._lock)
             raise StateError(
-                f"state.dir {directory} is in use by another agent; stop that agent, or give this one its own state.dir"
+                f"state.dir {directory} is in use by another agent; "
+                f"stop that agent, or give this one its own state.dir"
             ) from error
         path = directory / "state.db"
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -120,7 +123,8 @@ class Store:
                 [(p.topic, p.partition, at) for p, at in changes.positions.items()],
             )
             db.executemany(
-                "DELETE FROM panes WHERE model=? AND version=? AND tier=? AND start=? AND age=? AND segment=?",
+                "DELETE FROM panes "
+                "WHERE model=? AND version=? AND tier=? AND start=? AND age=? AND segment=?",
                 changes.dropped_panes,
             )
             db.executemany(

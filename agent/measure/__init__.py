@@ -1,0 +1,1 @@
+"""Second stage: events become additive panes, labels meet their predictions, panes become metrics."""

@@ -1,4 +1,4 @@
-"""The baseline: the pane of the reference data, made by the very code that makes live panes, and its frozen bins."""
+"""The baseline: the pane of the reference data, made by the code that makes live panes, and frozen bins."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Baseline:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"models.{model_name}.baseline: {path} cannot be read as a baseline ({type(error).__name__}: {error}); "
-                f"write it again with `plumbline profile`"
+                f"models.{model_name}.baseline: {path} cannot be read as a baseline "
+                f"({type(error).__name__}: {error}); write it again with `plumbline profile`"
             ) from error
         layout = Layout.of(model, features)
         if layout.version != found.layout_version:
             raise ConfigError(
-                f"models.{model_name}.baseline: {path} was made for another task, other classes or other features; "
-                f"write it again with `plumbline profile` and this configuration"
+                f"models.{model_name}.baseline: {path} was made for another task, other classes or other "
+                f"features; write it again with `plumbline profile` and this configuration"
             )
         return found
 
@@ -154,7 +154,7 @@ def _total(model: Model, age: int, total: Int64s) -> Int64s:
 
 
 def _guess_kinds(frames: Iterable[pl.DataFrame]) -> Mapping[str, str]:
-    """Features the events carry: numeric when at least 95 % of the values are numbers with more than 20 distinct."""
+    """Features the events carry: numeric when at least 95 % are numbers, more than 20 of them distinct."""
     values = pl.concat([f["features"].struct.unnest() for f in frames]).head(_SAMPLE)
     kinds = {}
     for name in values.columns:

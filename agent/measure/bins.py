@@ -1,7 +1,7 @@
 """Bins that are fixed in advance and do not depend on the data, so that panes of all times can be added.
 
-Scores: a .005 grid on [0, 1], logarithmically refined below .01 and above .99 (at 0.13 % prevalence a plain grid
-of 200 bins gives AUC .766 where .898 is right), and signed logarithmic bins outside [0, 1].
+Scores: a .005 grid on [0, 1], logarithmically refined below .01 and above .99 (at 0.13 % prevalence a plain
+grid of 200 bins gives AUC .766 where .898 is right), and signed logarithmic bins outside [0, 1].
 Latencies: geometric bins of growth 1.04, so that a quantile read at a bin's middle is within 2 %.
 """
 

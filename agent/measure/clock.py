@@ -1,8 +1,8 @@
 """Event-time clocks: how far each partition has got, and so what is late and what is complete.
 
-A record is late only against the watermark of its own partition at its own offset, so lateness does not depend on
-how reads of several partitions interleave. Only two things move a clock: records, and control records (a partition
-that is read to its end and silent must not hold the others back).
+A record is late only against the watermark of its own partition at its own offset, so lateness does not
+depend on how reads of several partitions interleave. Only two things move a clock: records, and control
+records (a partition that is read to its end and silent must not hold the others back).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Clock:
         return running
 
     def watermark(self, partition: Partition) -> int:
-        """No record of the partition that is not late can have an earlier time; NO_TIME while nothing is known."""
+        """No record that is not late can have an earlier time; NO_TIME while nothing is known."""
         newest = self.newest.get(partition, NO_TIME)
         floor = self.floor.get(partition, NO_TIME)
         return max(newest - self.lateness_ms, floor) if newest > NO_TIME else floor

@@ -1,7 +1,7 @@
 """Counting: a batch of coded rows becomes additions to panes. The only place where cells are incremented.
 
-One tally over all cells of the batch (a bincount where it is dense, a sort where it is not), then one addition per
-pane it touches; no loop over events.
+One tally over all cells of the batch (a bincount where it is dense, a sort where it is not), then one
+addition per pane it touches; no loop over events.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _at(start: int, bins: Int64s) -> Int64s:
 
 
 def _members(slices: Slices, combo: Int64s) -> tuple[list[Int64s], list[str]]:
-    """Per dimension (attribute or intersection) the local slice number of each event (-1: none), and the names."""
+    """Per dimension (attribute or intersection) each event's local slice number (-1: none), and the names."""
     used, inverse = np.unique(combo, return_inverse=True)
     combos = [slices.combos[c] for c in used]
     names = sorted({slices.names.names[code] for codes in combos for code in codes})
@@ -180,10 +180,9 @@ def _tally(row: Int64s, n_rows: int, cells: Cells, width: int) -> list[tuple[int
     if n_rows * width <= _DENSE:
         total = np.bincount(flat, minlength=n_rows * width)
         for at, weight in sums:
-            # float64 sums of integers below 2**53 are exact: 50,000 losses of at most 37 * 2**24 are below 2**46.
-            total = total + np.rint(np.bincount(at, weights=weight, minlength=n_rows * width)).astype(
-                np.int64
-            )
+            # float64 sums of integers below 2**53 are exact: 50,000 losses of 37 * 2**24 are below 2**46.
+            summed = np.rint(np.bincount(at, weights=weight, minlength=n_rows * width))
+            total = total + summed.astype(np.int64)
         keys = np.flatnonzero(total)
         counts = total[keys]
     else:

@@ -1,9 +1,9 @@
 """The label join: predictions wait for labels, labels wait for predictions, in whatever order they are read.
 
-The result depends on the events alone. A label counts for a prediction of its id when its effective time (its own,
-but never before the watermark it met) is within the horizon after the prediction; among labels the higher
-(revision, time) wins, and a retraction (null) wins like any other. Corrections are additions too: the old label is
-taken back and the new one added, both at the new label's age.
+The result depends on the events alone. A label counts for a prediction of its id when its effective time
+(its own, but never before the watermark it met) is within the horizon after the prediction; among labels the
+higher (revision, time) wins, and a retraction (null) wins like any other. Corrections are additions too: the
+old label is taken back and the new one added, both at the new label's age.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Join:
         self.counts: Counter[str] = Counter()
 
     def duplicates(self, key: NDArray[np.uint64], version: Int64s, time_ms: Int64s) -> NDArray[np.bool_]:
-        """Which predictions of a batch repeat an identity (id and version) seen before, in or before the batch."""
+        """Which predictions repeat an identity (id and version) seen before, in the batch or earlier."""
         repeated = np.ones(len(key), dtype=bool)
         pair = np.stack([key.astype(np.uint64), version.astype(np.uint64)])
         repeated[np.unique(pair, axis=1, return_index=True)[1]] = False
@@ -91,7 +91,7 @@ class Join:
         return repeated
 
     def add(self, columns: Columns) -> Iterator[tuple[int, LabelledRows]]:
-        """Take in predictions; those whose id is already labelled under another version take over that label."""
+        """Take in predictions; those whose id is labelled under another version take over that label."""
         n = len(columns["key"])
         siblings = self.index.find(columns["key"])
         labelled = self.index.take(siblings, "label") >= 0
@@ -121,8 +121,8 @@ class Join:
     def apply(self, labels: Labels) -> tuple[Int64s, list[tuple[int, LabelledRows]]]:
         """Give labels to the predictions they match.
 
-        Returns the outcome of each label (UNMATCHED where no prediction of its id is known; where it met several
-        predictions, the best) and what to add to the panes, by version.
+        Returns the outcome of each label (UNMATCHED where no prediction of its id is known; where it met
+        several predictions, the best) and what to add to the panes, by version.
         """
         outcome = np.full(len(labels.key), UNMATCHED, dtype=np.int64)
         changes: list[tuple[int, LabelledRows]] = []

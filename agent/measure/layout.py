@@ -87,7 +87,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: ModelConfig, features: tuple[FeatureBins, ...] = ()) -> Layout:
-        """The layout of a configured model; features without frozen bins are counted as present, missing, invalid."""
+        """The layout of a model; features without frozen bins are counted as present, missing or invalid."""
         known = {feature.name for feature in features}
         plain = tuple(FeatureBins(name, kind) for name, kind in model.features.items() if name not in known)
         return cls(model.task, class_names(model), features + plain)
@@ -109,7 +109,7 @@ class Layout:
 
     @cached_property
     def performance(self) -> Part:
-        """Counts of labelled predictions. `by_label`: per scored class, score bins of other and of this class."""
+        """Counts of labelled predictions; `by_label`: per scored class, score bins of others and of it."""
         n = len(self.classes)
         return Part(
             {
@@ -139,7 +139,7 @@ class Layout:
 
     @cached_property
     def version(self) -> str:
-        """Fingerprint of everything that gives a cell its meaning; vectors of different versions are never added."""
+        """Fingerprint of all that gives a cell its meaning; vectors of different versions are never added."""
         text = repr((self.task, self.classes, self.features, SCORE_BINS, LATENCY_BINS, FIXED))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""All models together: routes a decoded batch to its models and lets labels find predictions whoever comes first."""
+"""All models together: routes a batch to its models; labels and predictions meet whichever comes first."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Models:
         self.wait_ms = 2 * lateness + 60_000
         self.waiting = waiting_index(self.wait_ms)
         self.any_clock = Clock(0)
-        """The newest prediction of any model, by partition: none may lag it by more than the label horizon."""
+        """The newest prediction of any model, by partition: none may lag it by over the label horizon."""
         self.counts: Counter[str] = Counter()
         if unordered:
             self.horizon_ms = _AGES
@@ -217,7 +217,7 @@ class Models:
             self.counts[f"labels_{name}"] += int((outcome == code).sum())
 
     def forget(self, watermarks: Mapping[str, tuple[int, int]]) -> None:
-        """Drop what no accepted record can touch any more; by model (prediction watermark, joint watermark)."""
+        """Drop what no accepted record can touch; by model (prediction watermark, joint watermark)."""
         for name, (watermark, joint) in watermarks.items():
             self.models[name].forget(watermark, joint)
         seen = [w for w, _ in watermarks.values() if w > NO_TIME]

@@ -1,8 +1,9 @@
 """What is judged when: closed steps and matured hours go to the detectors of one model, each once.
 
-Predictions are judged at every step whose panes have closed. Labels are judged by the hour of their predictions,
-once, when the hour matures: at the first label age at which 95 % are labelled, or at `label_maturity`. Both are
-functions of event times alone, so it does not matter in which order topics were read, nor in what batches.
+Predictions are judged at every step whose panes have closed. Labels are judged by the hour of their
+predictions, once, when the hour matures: at the first label age at which 95 % are labelled, or at
+`label_maturity`. Both are functions of event times alone, so it does not matter in which order topics were
+read, nor in what batches.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class Monitors:
     # predictions, step by step
 
     def steps(self, watermark_ms: int) -> Iterator[tuple[int, list[Observation], list[str]]]:
-        """Judge every step that closed: (its end, what the detectors said, versions replaced from here on)."""
+        """Judge every step that closed: (its end, what detectors said, versions replaced from here on)."""
         if self.next_step_ms is None:
             first = min((start for start, _ in self.model.seen.values()), default=NO_TIME)
-            if first == NO_TIME or watermark_ms == NO_TIME:
+            if NO_TIME in (first, watermark_ms):
                 return
             self.next_step_ms = first // self.step_ms * self.step_ms
         while self.next_step_ms + self.step_ms <= watermark_ms:
@@ -138,7 +139,7 @@ class Monitors:
     # labels, hour by hour
 
     def matured(self, joint_ms: int) -> list[tuple[int, str, int, int]]:
-        """Hours that matured and were not judged: (when, version, hour, label age index), in order of `when`."""
+        """Matured hours that were not judged: (when, version, hour, label age index), in order of `when`."""
         if self.next_step_ms is None:
             return []
         joint_ms = min(joint_ms, self.next_step_ms)  # steps come first, whatever their length

@@ -1,8 +1,9 @@
 """Panes: additive integer summaries of a stretch of event time, per version and slice.
 
-Tiers: minutes (kept for hours), hours (kept until the label horizon), and one lifetime pane per version.
-The performance part of an hour is kept by label age, so that "what was known when the hour matured" is itself a
-sum, whatever came later and in whatever order it was read. Adding vectors is all that ever happens to a pane.
+Tiers: minutes (kept for hours), hours (kept until the label horizon), and one lifetime pane per version. The
+performance part of an hour is kept by label age, so that "what was known when the hour matured" is itself a
+sum, whatever came later and in whatever order it was read. Adding vectors is all that ever happens to a
+pane.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Panes:
         self._by_start: dict[tuple[int, int], set[PaneKey]] = {}
 
     def add(self, key: PaneKey, counts: Int64s, cells: Int64s | None = None) -> None:
-        """Add counts (at the given, distinct cells; else from the first cell on) to a pane, creating it if needed."""
+        """Add counts (at distinct cells, else from the first cell on) to a pane, creating it if needed."""
         vector = self._vector(key)
         if cells is None:
             if len(counts) > len(vector):
@@ -123,7 +124,7 @@ class Panes:
         self._index(key)
 
     def flush(self) -> Iterator[tuple[PaneKey, bytes]]:
-        """Encoded panes changed since the last flush; afterwards everything is kept encoded but what is hot."""
+        """Encoded panes changed since the last flush; all but what is hot is then kept encoded."""
         for key in list(self._live):
             if key in self.dirty:
                 blob = encode(self._live[key])
@@ -156,7 +157,7 @@ class Panes:
 
 
 def encode(vector: Int64s) -> bytes:
-    """A vector as bytes: width, then the non-zero cells and their counts, compressed. Equal vectors, equal bytes."""
+    """A vector as bytes: width, non-zero cells and their counts, compressed; equal vectors, equal bytes."""
     cells = np.flatnonzero(vector).astype("<u4")
     head = np.array([len(vector), len(cells)], dtype="<u4")
     return zlib.compress(head.tobytes() + cells.tobytes() + vector[cells].astype("<i8").tobytes(), 1)

@@ -76,7 +76,7 @@ def regroup(counts: Int64s, groups: Int64s) -> Int64s:
 
 
 def rate(confusion: Int64s, metric: str) -> tuple[int, int]:
-    """(successes, failures) of a rate from a confusion matrix (row: truth, column: prediction; last: positive)."""
+    """(successes, failures) of a rate, from a confusion matrix (row: truth, column: prediction)."""
     matrix = confusion.reshape(int(len(confusion) ** 0.5), -1)
     if metric == "accuracy":
         right = int(np.trace(matrix))

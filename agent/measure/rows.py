@@ -24,7 +24,7 @@ UNKNOWN_CLASS = -3
 
 
 class Codes:
-    """Names as small integers, in order of first appearance; the order means nothing and leaves no trace in panes."""
+    """Names as small integers in order of first appearance, which means nothing and leaves no trace."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -60,7 +60,7 @@ def identity_hash(ids: pl.Series) -> NDArray[np.uint64]:
 
 
 class Slices:
-    """The slices of one model: each event belongs to all of `combos[code]`, besides the slice of everything."""
+    """The slices of one model: an event belongs to all of `combos[code]`, besides the slice of everything."""
 
     def __init__(self, model: ModelConfig) -> None:
         self.attributes = list(model.segments)
@@ -115,7 +115,7 @@ class Slices:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What an event says about its class: predicted class code (-1: none, -3: unknown) and the scores kept."""
+    """What an event says of its class: predicted class code (-1: none, -3: unknown) and the scores kept."""
 
     predicted: Int64s
     scores: Floats
@@ -123,7 +123,7 @@ class Scored:
 
 
 def classify(frame: pl.DataFrame, model: ModelConfig, layout: Layout) -> Scored:
-    """Predicted class and scores: a named class wins; else the threshold (binary) or the largest probability."""
+    """Predicted class and scores: a named class wins, else the threshold (binary) or largest probability."""
     probabilities = frame["prediction_probabilities"]
     columns = []
     held = probabilities.struct.fields if isinstance(probabilities.dtype, pl.Struct) else []

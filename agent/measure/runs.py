@@ -1,8 +1,8 @@
 """Sorted runs: an index from a 64-bit hash to rows of columns, for millions of pending entries.
 
-Each batch becomes a small run sorted by key; neighbouring runs of one stretch of time are merged by size, and a
-whole stretch is dropped at once when it is too old. Stored as immutable blobs, one a run; changes of the few
-mutable columns are stored as small overlays until the run is merged away.
+Each batch becomes a small run sorted by key; neighbouring runs of one stretch of time are merged by size, and
+a whole stretch is dropped at once when it is too old. Stored as immutable blobs, one a run; changes of the
+few mutable columns are stored as small overlays until the run is merged away.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Run:
 
 
 class SortedRuns:
-    """The index. `spec` names the columns beside `key` and `time_ms` with their dtype (a tuple adds a width)."""
+    """The index. `spec` gives the columns beside `key` and `time_ms` their dtype (a tuple adds a width)."""
 
     def __init__(self, spec: Mapping[str, Any], *, mutable: tuple[str, ...], bucket_ms: int) -> None:
         self.spec = {"key": np.uint64, "time_ms": np.int64, **spec}
@@ -118,7 +118,7 @@ class SortedRuns:
         return gone
 
     def flush(self) -> tuple[list[int], list[tuple[int, int, bytes]], list[tuple[int, bytes]]]:
-        """What changed since the last flush: (ids removed, new runs (id, bucket, blob), overlays (id, blob))."""
+        """Changes since the last flush: (ids removed, new runs (id, bucket, blob), overlays (id, blob))."""
         removed, self.removed = self.removed, []
         new, overlays = [], []
         for run in self.runs:

@@ -1,13 +1,14 @@
 """What volume a time of day and week should bring, from the model's own last eight days.
 
-The expectation of an hour is the smaller of what the hours around it brought a day and a week ago, so that a night
-or a weekend is no outage. In the first week there is no week ago: only a fifth of yesterday is asked for. On the
-first day nothing can be said.
+The expectation of an hour is the smaller of what the hours around it brought a day and a week ago, so that a
+night or a weekend is no outage. In the first week there is no week ago: only a fifth of yesterday is asked
+for. On the first day nothing can be said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from agent.measure.pane import DAY_MS, HOUR_MS
 
@@ -44,16 +45,13 @@ class Season:
             del self._hours[hour]
 
     def _level(self, start: int, end: int) -> float:
-        """Events of a stretch of that length, averaged over the hours it touches and one more on each side."""
+        """Events of such a stretch, averaged over the hours it touches and one more on each side."""
         hours = range(start // HOUR_MS - 1, -(-end // HOUR_MS) + 1)
         return sum(self._hours.get(hour, 0) for hour in hours) / len(hours) * (end - start) / HOUR_MS
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         return {"since": self._since, "hours": sorted(self._hours.items())}
 
-    def load(self, state: Mapping[str, object]) -> None:
-        hours = state["hours"]
-        assert isinstance(hours, list)
-        self._hours = {int(hour): int(n) for hour, n in hours}
-        since = state["since"]
-        self._since = since if isinstance(since, int) else None
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._hours = dict(state["hours"])
+        self._since = state["since"]

@@ -135,7 +135,7 @@ class Watch:
         return started
 
     def _log_threshold(self, severity: str, labelled: bool, weight: float) -> float:
-        """A monitor looks at every step, or at every matured hour; each look may cost its share of the budget."""
+        """A monitor looks at every step, or every matured hour; each look may cost its share."""
         budget = self.config.budget
         allowed = budget.pages / 2 if severity == "page" else budget.tickets
         looks = budget.period / (timedelta(hours=1) if labelled else self.config.step)
@@ -215,9 +215,7 @@ def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
         return regroup(reference.part("score", counts), reference.score_groups)
     if feature == PREDICTION:
         return reference.part("predicted", counts)
-    return counts[reference.layout.feature_slices[feature]][
-        :-2
-    ]  # without missing and invalid, which have their own
+    return counts[reference.layout.feature_slices[feature]][:-2]  # missing and invalid have their own monitor
 
 
 def confidence(reference: Reference, counts: Int64s) -> Int64s:
