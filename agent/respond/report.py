@@ -12,8 +12,6 @@ from agent.respond.request import rfc3339
 from agent.respond.view import OVERALL, AlarmView, MetricValue, ModelView, View, WindowView
 
 LIFETIME = "lifetime"
-_PREDICTION_TERMS = ("joined", "pending", "expired")
-
 Json = dict[str, Any]
 
 
@@ -34,8 +32,7 @@ def to_json(report: Report) -> Json:
     """The document of `plumbline backtest --json`: plain JSON, no NaN or infinity.
 
     Lifetime values are those of the window "lifetime" of `windows`; where there is none, those of the version
-    seen last. By invariant I7 predictions are the sum of the terms joined, pending and expired of a model's
-    `join`, and feedback is the sum of all its other terms.
+    seen last.
     """
     return {
         "models": {
@@ -49,9 +46,7 @@ def to_json(report: Report) -> Json:
 def _model(model: ModelView, windows: Sequence[tuple[str, WindowView]]) -> Json:
     whole = _lifetime(model, windows)
     return {
-        "predictions": sum(model.join.get(term, 0) for term in _PREDICTION_TERMS),
-        "feedback": sum(count for term, count in model.join.items() if term not in _PREDICTION_TERMS),
-        "joined": model.join.get("joined", 0),
+        **{term: model.join.get(term, 0) for term in ("predictions", "feedback", "joined")},
         "metrics": {} if whole is None else _metrics(whole, OVERALL),
         "segments": {} if whole is None else _segments(whole),
         "windows": [_window(name, window) for name, window in windows if name != LIFETIME],

@@ -10,7 +10,7 @@ from agent.respond.view import AlarmView, MetricValue, MonitorKey, Severity, Win
 from tests.respond.examples import evidence, model, version, view, window
 
 KEY = MonitorKey("credit", "v1", "group_ratio", segment="sex=f", metric="false_positive_rate")
-JOIN = {"joined": 120, "pending": 70, "expired": 10, "matched": 120, "waiting": 20, "duplicate": 10}
+JOIN = {"predictions": 200, "joined": 120, "pending": 70, "expired": 10, "feedback": 150}
 KEYS = {
     "report": {"models", "rejected", "seconds"},
     "model": {"predictions", "feedback", "joined", "metrics", "segments", "windows", "alarms", "triggers"},
