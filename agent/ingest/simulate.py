@@ -44,12 +44,12 @@ class World:
         outcome = rng.random(n)
         latency = np.exp(-4.0 + 0.4 * rng.standard_normal(n))
 
-        rest = -0.6 + 2.3 * debt - 0.8 * income + _RISK[employment]
+        rest = -1.0 + 2.3 * debt - 0.8 * income + _RISK[employment]
         truth = rest - 0.7 * bureau
         seen_debt = 0.6 * debt + 0.8 * other_debt + 0.8 if self._on("harmful", minute) else debt
         feed_down = self._on("silent", minute)
         seen = 0.2 * rest if feed_down else truth + 2.3 * (seen_debt - debt)
-        bar = np.where(female & self._on("unfair", minute), 0.2, 0.5)
+        bar = np.where(female & self._on("unfair", minute), 0.25, 0.5)
         score = _sigmoid(seen)
 
         ids = np.char.add(f"{'p' if self._story else 'r'}{minute}-", np.arange(n).astype(np.str_))

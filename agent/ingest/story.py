@@ -112,7 +112,7 @@ STORY: tuple[Incident, ...] = (
     Incident(
         "unfair",
         "Fairness break",
-        "A new rule flags women from a score of 0.2 on instead of 0.5; accuracy stays within its tolerance.",
+        "A new rule flags women from a score of 0.25 on instead of 0.5; accuracy stays within its tolerance.",
         start=at(14),
         end=at(18),
         seen_by=at(18),

@@ -147,6 +147,22 @@ def test_each_incident_happens_in_its_time_and_only_then(whole: Records) -> None
     assert versions == {("1", False), ("2", True)}
 
 
+def test_the_unfair_rule_costs_no_more_accuracy_than_is_tolerated(whole: Records) -> None:
+    """While women are flagged far beyond the four-fifths rule, accuracy stays within 5 % of what it was."""
+    label = {f["prediction_id"]: f["label"] for f in parsed(whole[FEEDBACK])}
+    right: dict[str, list[bool]] = {"quiet": [], "unfair": []}
+    flagged: dict[str, list[int]] = {"female": [], "male": []}
+    for p in parsed(whole[PREDICTIONS]):
+        minute = (ms(p) - START_MS) // MINUTE_MS
+        for name, seen in right.items():
+            if BY_NAME[name].start <= minute < BY_NAME[name].end and p["prediction_id"] in label:
+                seen.append(p["prediction"] == label[p["prediction_id"]])
+        if BY_NAME["unfair"].start <= minute < BY_NAME["unfair"].end:
+            flagged[p["tags"]["sex"]].append(p["prediction"])
+    assert np.mean(flagged["female"]) > 1.35 * np.mean(flagged["male"])
+    assert np.mean(right["unfair"]) > 0.96 * np.mean(right["quiet"])
+
+
 def test_the_script_is_in_order() -> None:
     """Rows follow one another in time, and what a row promises is seen before the next row's cause begins."""
     assert [incident.start for incident in STORY] == sorted(incident.start for incident in STORY)
