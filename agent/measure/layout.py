@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from agent.config import ModelConfig
+from agent.ingest.convert import canonical_class
 from agent.measure.bins import LATENCY_BINS, SCORE_BINS
 
 FIXED = 1 << 24
@@ -52,11 +53,11 @@ class FeatureBins:
 
 def class_names(model: ModelConfig) -> tuple[str, ...]:
     """The classes in the order of the confusion matrix; for binary the positive one is last."""
-    if model.classes:
-        if model.task == "binary" and model.positive == model.classes[0]:
-            return (model.classes[1], model.classes[0])
-        return tuple(model.classes)
-    return (f"not {model.positive}", model.positive) if model.positive else ("0", "1")
+    names = tuple(canonical_class(name) for name in model.classes or ())
+    positive = canonical_class(model.positive) if model.positive else None
+    if names:
+        return names[::-1] if model.task == "binary" and positive == names[0] else names
+    return (f"not {positive}", positive) if positive else ("0", "1")
 
 
 class Part:
