@@ -213,7 +213,8 @@ def demo(
     """Watch a simulated model go wrong and heal; needs no broker."""
     from agent.demo import SPEED, run_demo
 
-    run_demo(seed=seed, speed=SPEED if speed is None else speed, duration=duration, port=port)
+    with stopped_by_signals() as stop:
+        run_demo(seed=seed, speed=SPEED if speed is None else speed, duration=duration, port=port, stop=stop)
 
 
 def spread_inputs(arguments: Sequence[str]) -> list[str]:

@@ -58,6 +58,7 @@ class Panes:
     def __init__(self) -> None:
         self._live: dict[PaneKey, Int64s] = {}
         self._cold: dict[PaneKey, bytes] = {}
+        """As of the last flush; what is live is newer."""
         self.dirty: set[PaneKey] = set()
         self.dropped: set[PaneKey] = set()
         self._by_start: dict[tuple[int, int], set[PaneKey]] = {}
@@ -106,8 +107,8 @@ class Panes:
         return self._by_start.get((tier, start_ms), ())
 
     def keys(self) -> Iterator[PaneKey]:
-        yield from self._live
-        yield from self._cold
+        """All panes."""
+        yield from self._live.keys() | self._cold.keys()
 
     def drop(self, tier: int, before_ms: int) -> None:
         """Forget panes of a tier that begin earlier."""
@@ -124,22 +125,18 @@ class Panes:
         self._index(key)
 
     def flush(self) -> Iterator[tuple[PaneKey, bytes]]:
-        """Encoded panes changed since the last flush; all but what is hot is then kept encoded."""
-        for key in list(self._live):
-            if key in self.dirty:
-                blob = encode(self._live[key])
-                self._cold[key] = blob
-                yield key, blob
-            else:
-                del self._live[key]
+        """Encoded panes changed since the last flush; those that were not are from now on kept encoded only."""
+        for key in self._live.keys() - self.dirty:
+            del self._live[key]
+        for key in sorted(self.dirty):
+            self._cold[key] = encode(self._live[key])
+            yield key, self._cold[key]
         self.dirty.clear()
-        for key in list(self._live):
-            self._cold.pop(key, None)
 
     def _vector(self, key: PaneKey) -> Int64s:
         vector = self._live.get(key)
         if vector is None:
-            blob = self._cold.pop(key, None)
+            blob = self._cold.get(key)
             vector = decode(blob) if blob is not None else np.zeros(0, dtype=np.int64)
             self._live[key] = vector
             self._index(key)
