@@ -176,6 +176,17 @@ class RetrainingConfig(Section):
     cooldown: DurationOrZero = timedelta(hours=24)
     min_labels: Annotated[int, Field(ge=0)] = 500
     """Fewer labels in the last 30 days: the request is suppressed, and the suppression counted."""
+    auc_drop: Annotated[float, Field(gt=0, lt=1)] | None = 0.05
+    """Ask when ROC AUC has fallen by more than this share since launch; null: never for that reason."""
+    false_positive_cap: Annotated[float, Field(gt=1)] | None = 1.5
+    """Ask when the false positive rate is above so many times the baseline's; null: never for that reason."""
+    max_age: Duration | None = None
+    """Ask when the version that serves is older; null: age alone asks for nothing."""
+    max_requests: Annotated[int, Field(gt=0)] = 4
+    """At most so many requests per `period`, whatever happens."""
+    period: Duration = timedelta(days=30)
+    verdict_within: Duration = timedelta(days=30)
+    """How long a new version's labels are waited for to say whether the retraining paid."""
     dry_run: bool = False
 
 

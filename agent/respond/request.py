@@ -14,9 +14,13 @@ from agent.respond.view import AlarmView
 
 REQUESTED = "io.plumbline.retraining.requested.v1"
 RESOLVED = "io.plumbline.retraining.resolved.v1"
+VERDICT = "io.plumbline.retraining.verdict.v1"
 
 MAX_EVIDENCE = 20
-"""Alarms in one request, the strongest first, so that it fits a webhook's 20 kB."""
+"""Alarms in one request, the strongest first."""
+
+MAX_BYTES = 18_000
+"""Of one event as JSON, so that it fits a webhook's 20 kB with what a template lays around it."""
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "io.plumbline.retraining")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,6 +60,17 @@ def encode(event: Mapping[str, Any]) -> bytes:
     return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
         "utf-8", "backslashreplace"
     )
+
+
+def fitted(event: CloudEvent) -> CloudEvent:
+    """The event within MAX_BYTES: the weakest evidence goes first, then the offsets, then the impact."""
+    data = event["data"]
+    while len(encode(event)) > MAX_BYTES and data["evidence"]:
+        data["evidence"] = data["evidence"][:-1]
+    for where, name in ((data["data_window"], "topics"), (data, "impact")):
+        if len(encode(event)) > MAX_BYTES:
+            where.pop(name, None)
+    return event
 
 
 def evidence_bundle(alarms: Sequence[AlarmView]) -> list[dict[str, Any]]:

@@ -3,23 +3,30 @@
 An **episode** begins at the first joint step (predictions and labels complete up to then) at which a cause
 holds, and ends at the first at which it no longer does. One episode sends at most one request:
 
-    fairness page of the serving version active                  → constraint_broken
     performance alarm and drift alarm active together            → drift_confirmed
     performance page active                                      → performance_drop
+    ROC AUC fell too far since launch                            → auc_drop
+    false positives above the cap relative to the baseline       → false_positives
+    fairness page of the serving version active                  → constraint_broken
+    the serving version is older than `max_age`                  → stale
+    an operator asks (not an episode: asks at once)              → manual
 
-unless it is suppressed: already requested, cooling down, too few labels, dry run. The request's id is made
-from (model, version, cause, begin of the episode), all event time, so a replay asks again in the same words.
+unless it is suppressed: already requested, cooling down, as many as a period may have, too few labels, dry
+run. The request's id is made from (model, version, cause, begin of the episode), all event time, so a replay
+asks again in the same words.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from agent.config import RetrainingConfig
+from agent.measure.launch import NAME as SINCE_LAUNCH
+from agent.measure.model import to_ms
 from agent.respond import request
 from agent.respond.decide import Change, Transition, transition_from, transition_state
 from agent.respond.request import CloudEvent
@@ -34,6 +41,8 @@ class Cause(StrEnum):
 
     PERFORMANCE = "performance"
     FAIRNESS = "fairness"
+    STALENESS = "staleness"
+    MANUAL = "manual"
 
 
 class Reason(StrEnum):
@@ -41,10 +50,16 @@ class Reason(StrEnum):
 
     PERFORMANCE_DROP = "performance_drop"
     DRIFT_CONFIRMED = "drift_confirmed"
+    AUC_DROP = "auc_drop"
+    FALSE_POSITIVES = "false_positives"
     CONSTRAINT_BROKEN = "constraint_broken"
+    STALE = "stale"
+    MANUAL = "manual"
     ALREADY_REQUESTED = "already_requested"
     """Counted once for every further alarm of an episode that has its request."""
     COOLDOWN = "cooldown"
+    MAX_REQUESTS = "max_requests"
+    """The period has had as many requests as it may."""
     NOT_ENOUGH_LABELS = "not_enough_labels"
     DRY_RUN = "dry_run"
     VERSION_REPLACED = "version_replaced"
@@ -67,6 +82,8 @@ class JointStep:
     transitions: Sequence[Transition] = ()
     """New since the last step. One that lies ahead of `at_ms` waits for its time, so that the decision does
     not depend on how far predictions ran ahead of their labels."""
+    version_since_ms: int | None = None
+    """Since when the version that serves has been at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +107,26 @@ class _Episode:
     dry_run: bool = False
 
 
+Spans = Callable[[int, int], Sequence[Mapping[str, Any]]]
+"""Where the records of an event-time window lie: (from, to) → topics with their offsets."""
+
+
+def _nowhere(from_ms: int, to_ms: int) -> Sequence[Mapping[str, Any]]:
+    return ()
+
+
 class Retraining:
     """The retraining policy of one model, with its memory."""
 
-    def __init__(self, model_name: str, config: RetrainingConfig) -> None:
+    def __init__(self, model_name: str, config: RetrainingConfig, spans: Spans = _nowhere) -> None:
         self.model_name = model_name
         self.config = config
+        self._spans = spans
         self._ahead: list[Transition] = []
         self._active: dict[MonitorKey, Transition] = {}  # the transition that raised (or escalated) it last
         self._episodes: dict[Cause, _Episode] = {}
-        self._last_request_ms: int | None = None
+        self._asked_ms: list[int] = []  # the last requests, as many as a period may have
+        self._manual = 0
         self._last_reason: dict[Cause, Reason] = {}
         self._suppressed: Counter[Reason] = Counter()
         self._requests: list[CloudEvent] = []
@@ -107,13 +134,23 @@ class Retraining:
     def step(self, step: JointStep) -> Sequence[Decision]:
         """Decide on every cause that holds or has just ended; an empty answer: there is no cause."""
         news = self._take(step)
-        decisions = (self._decide(cause, step, news) for cause in Cause)
+        decisions = (self._decide(cause, step, news) for cause in Cause if cause is not Cause.MANUAL)
         return [decision for decision in decisions if decision is not None]
+
+    def ask(self, step: JointStep, *, force: bool = False) -> Decision:
+        """Decide on an operator's request, which ends with its answer; `force` skips all but a dry run."""
+        self._take(step)
+        self._manual += 1
+        if not force and (held := self._held_back(step)):
+            return self._suppress(Cause.MANUAL, held, step, count=True)
+        episode = _Episode(step.model_version, step.at_ms)
+        serving = [t.alarm for t in self._serving(step)]
+        return self._request(Cause.MANUAL, Reason.MANUAL, episode, step, serving, self._manual)
 
     @property
     def idle(self) -> bool:
-        """Nothing is wrong and nothing is open: steps without transitions would decide nothing."""
-        return not (self._ahead or self._active or self._episodes)
+        """Nothing is wrong, open or ageing: steps without transitions would decide nothing."""
+        return not (self._ahead or self._active or self._episodes or self.config.max_age)
 
     @property
     def requests(self) -> Sequence[CloudEvent]:
@@ -131,7 +168,8 @@ class Retraining:
             "ahead": [transition_state(t) for t in self._ahead],
             "active": [transition_state(t) for _, t in sorted(self._active.items())],
             "episodes": {cause.value: asdict(e) for cause, e in sorted(self._episodes.items())},
-            "last_request_ms": self._last_request_ms,
+            "asked_ms": self._asked_ms,
+            "manual": self._manual,
             "last_reason": {cause.value: reason.value for cause, reason in sorted(self._last_reason.items())},
             "suppressed": dict(self.suppressed),
             "requests": list(self._requests),
@@ -142,7 +180,8 @@ class Retraining:
         self._ahead = [transition_from(t) for t in state["ahead"]]
         self._active = {t.alarm.key: t for t in map(transition_from, state["active"])}
         self._episodes = {Cause(cause): _Episode(**e) for cause, e in state["episodes"].items()}
-        self._last_request_ms = state["last_request_ms"]
+        self._asked_ms = list(state["asked_ms"])
+        self._manual = state["manual"]
         self._last_reason = {Cause(cause): Reason(r) for cause, r in state["last_reason"].items()}
         self._suppressed = Counter({Reason(reason): n for reason, n in state["suppressed"].items()})
         self._requests = list(state["requests"])
@@ -159,8 +198,8 @@ class Retraining:
         return [t for t in now if t.change is not Change.RESOLVED]
 
     def _decide(self, cause: Cause, step: JointStep, news: Sequence[Transition]) -> Decision | None:
-        serving = {k: t for k, t in self._active.items() if k.model_version in ("", step.model_version)}
-        reason = _reason(cause, serving.values())
+        serving = self._serving(step)
+        reason = Reason.STALE if self._stale(cause, step) else _reason(cause, serving)
         episode = self._episodes.get(cause)
         if episode is not None and (reason is None or episode.model_version != step.model_version):
             return self._end(cause, episode, step)
@@ -172,20 +211,32 @@ class Retraining:
         if episode is None:
             episode = self._episodes[cause] = _Episode(step.model_version, step.at_ms)
         if episode.request_id is not None:
-            again = any(t.family in _FAMILIES[cause] and t.alarm.key in serving for t in news)
+            now = {t.alarm.key for t in serving}
+            again = any(t.family in _FAMILIES[cause] and t.alarm.key in now for t in news)
             return self._suppress(cause, Reason.ALREADY_REQUESTED, step, count=again)
-        if self._cooling_down(step.at_ms):
-            return self._suppress(cause, Reason.COOLDOWN, step)
-        if step.labels < self.config.min_labels:
-            return self._suppress(cause, Reason.NOT_ENOUGH_LABELS, step)
-        return self._request(cause, reason, episode, step, [t.alarm for t in serving.values()])
+        if held := self._held_back(step):
+            return self._suppress(cause, held, step)
+        return self._request(cause, reason, episode, step, [t.alarm for t in serving])
 
-    def _cooling_down(self, at_ms: int) -> bool:
-        return self._last_request_ms is not None and at_ms < self._last_request_ms + self._cooldown_ms
+    def _serving(self, step: JointStep) -> list[Transition]:
+        """Alarms of the version that serves, and of the model as a whole."""
+        return [t for k, t in self._active.items() if k.model_version in ("", step.model_version)]
 
-    @property
-    def _cooldown_ms(self) -> int:
-        return round(self.config.cooldown.total_seconds() * 1000)
+    def _stale(self, cause: Cause, step: JointStep) -> bool:
+        limit, since = self.config.max_age, step.version_since_ms
+        if cause is not Cause.STALENESS or limit is None or since is None:
+            return False
+        return step.at_ms - since >= to_ms(limit)
+
+    def _held_back(self, step: JointStep) -> Reason | None:
+        """Why nothing may be asked now."""
+        asked, config = self._asked_ms, self.config
+        if asked and step.at_ms < asked[-1] + to_ms(config.cooldown):
+            return Reason.COOLDOWN
+        most = config.max_requests
+        if len(asked) >= most and step.at_ms < asked[-most] + to_ms(config.period):
+            return Reason.MAX_REQUESTS
+        return Reason.NOT_ENOUGH_LABELS if step.labels < config.min_labels else None
 
     def _suppress(self, cause: Cause, reason: Reason, step: JointStep, count: bool | None = None) -> Decision:
         if self._last_reason.get(cause) is not reason if count is None else count:
@@ -194,18 +245,36 @@ class Retraining:
         return Decision(cause, reason, step.at_ms)
 
     def _request(
-        self, cause: Cause, reason: Reason, episode: _Episode, step: JointStep, alarms: Sequence[AlarmView]
+        self,
+        cause: Cause,
+        reason: Reason,
+        episode: _Episode,
+        step: JointStep,
+        alarms: Sequence[AlarmView],
+        *number: int,
     ) -> Decision:
-        identity = request.event_id(self.model_name, episode.model_version, cause, episode.started_ms)
-        dry_run = self.config.dry_run
+        parts: tuple[str | int, ...] = (
+            self.model_name,
+            episode.model_version,
+            cause,
+            episode.started_ms,
+            *number,
+        )
+        identity = request.event_id(*parts)
+        config, dry_run = self.config, self.config.dry_run
         event = request.cloud_event(request.REQUESTED, identity, identity, self.model_name, step.at_ms)
         event["data"] = {
             **self._subject(cause, episode),
             "decision": "request",
             "reason": reason.value,
             "dry_run": dry_run,
-            "cooldown_until": request.rfc3339(step.at_ms + self._cooldown_ms),
-            "policy": {"cooldown_seconds": self._cooldown_ms / 1000, "min_labels": self.config.min_labels},
+            "cooldown_until": request.rfc3339(step.at_ms + to_ms(config.cooldown)),
+            "policy": {
+                "cooldown_seconds": to_ms(config.cooldown) / 1000,
+                "min_labels": config.min_labels,
+                "max_requests": config.max_requests,
+                "period_seconds": to_ms(config.period) / 1000,
+            },
             "labels": step.labels,
             "evidence": request.evidence_bundle(alarms),
             "impact": request.impact([a for a in alarms if self._active[a.key].family in _IMPACT]),
@@ -214,8 +283,12 @@ class Retraining:
                 "to": request.rfc3339(step.at_ms),
             },
         }
-        self._episodes[cause] = replace(episode, request_id=identity, dry_run=dry_run)
-        self._last_request_ms = step.at_ms
+        if spans := self._spans(step.data_from_ms, step.at_ms):
+            event["data"]["data_window"]["topics"] = list(spans)
+        event = request.fitted(event)
+        if cause is not Cause.MANUAL:
+            self._episodes[cause] = replace(episode, request_id=identity, dry_run=dry_run)
+        self._asked_ms = [*self._asked_ms, step.at_ms][-config.max_requests :]
         self._last_reason[cause] = reason
         if dry_run:
             self._suppressed[Reason.DRY_RUN] += 1
@@ -248,16 +321,27 @@ class Retraining:
         }
 
 
-_FAMILIES = {Cause.PERFORMANCE: ("performance", "drift"), Cause.FAIRNESS: ("fairness",)}
+_FAMILIES: dict[Cause, tuple[str, ...]] = {
+    Cause.PERFORMANCE: ("performance", "drift"),
+    Cause.FAIRNESS: ("fairness",),
+    Cause.STALENESS: (),
+}
 _IMPACT = ("performance", "fairness")
 
 
 def _reason(cause: Cause, alarms: Collection[Transition]) -> Reason | None:
     """The rule of the module's docstring."""
+    if cause is Cause.STALENESS:
+        return None
     families = {t.family for t in alarms}
+    fallen = {t.alarm.key.metric for t in alarms if t.alarm.key.detector == SINCE_LAUNCH}
     pages = {t.family for t in alarms if t.alarm.severity is Severity.PAGE}
     if cause is Cause.FAIRNESS:
         return Reason.CONSTRAINT_BROKEN if "fairness" in pages else None
     if {"performance", "drift"} <= families:
         return Reason.DRIFT_CONFIRMED
-    return Reason.PERFORMANCE_DROP if "performance" in pages else None
+    if "performance" in pages:
+        return Reason.PERFORMANCE_DROP
+    if "roc_auc" in fallen:
+        return Reason.AUC_DROP
+    return Reason.FALSE_POSITIVES if "false_positive_rate" in fallen else None
