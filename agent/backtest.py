@@ -136,6 +136,7 @@ class RowTime:
             decoded.feedback.with_columns(last.cast(pl.Int64).alias("timestamp_ms")),
             decoded.rejected,
             decoded.next_position,
+            decoded.labelled,
         )
 
     def _note(self, window: Int64s, times: Int64s) -> None:

@@ -98,7 +98,7 @@ class Decoded:
     """One batch as columns: what could be read, by kind, and what could not.
 
     Both frames are in offset order and have exactly the columns of PREDICTION_COLUMNS / FEEDBACK_COLUMNS;
-    offsets of `predictions`, `feedback` and `rejected` together are the offsets of the batch, each once.
+    offsets of `predictions`, `feedback` (unless `labelled`) and `rejected` together are those of the batch, each once.
     """
 
     partition: Partition
@@ -106,6 +106,8 @@ class Decoded:
     feedback: pl.DataFrame
     rejected: Sequence[Rejected] = field(default=())
     next_position: int = 0
+    labelled: bool = False
+    """The feedback is of the predictions' own records, which count once."""
 
 
 PREDICTION_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {

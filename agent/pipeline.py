@@ -131,9 +131,8 @@ class Pipeline:
 
     def read_by(self, kind: Kind) -> frozenset[Partition]:
         """Assigned partitions that may hold records of a kind."""
-        return frozenset(
-            p for p in self.partitions if source_of(p.topic, self.config.sources).kind in (kind.value, "auto")
-        )
+        kinds = (kind.value, "auto", "labelled")
+        return frozenset(p for p in self.partitions if source_of(p.topic, self.config.sources).kind in kinds)
 
     def advance(self) -> None:
         """Judge what is complete; forget what nothing can touch any more."""
@@ -193,7 +192,7 @@ class Pipeline:
             for reason, n in judge.retraining.suppressed.items():
                 found[_counter("retraining_suppressed", model_name=name, reason=reason)] = n
             found[_counter("segment_values_dropped", model_name=name)] = judge.model.slices.overflowed
-        for outcome in ("matched", "duplicate", "superseded", "late", "orphan"):
+        for outcome in ("matched", "duplicate", "superseded", "orphan"):
             found[_counter("labels", outcome=outcome)] = self.models.counts[f"labels_{outcome}"]
         return dict(found)
 

@@ -113,8 +113,8 @@ class SourceConfig(Section):
     """Topics (or, for files, paths) that share one event format."""
 
     topics: Annotated[list[Name], Field(min_length=1)]
-    kind: Literal["prediction", "feedback", "auto"] = "auto"
-    """auto: told by the CloudEvents type of each record."""
+    kind: Literal["prediction", "feedback", "labelled", "auto"] = "auto"
+    """auto: told by the CloudEvents type of each record. labelled: each prediction carries its label, once known."""
     preset: Literal["native", "flat"] = "native"
     fields: dict[str, str] = {}
     """Mapping expressions by native field; each overrides the preset: `value.id | header.x-id`."""

@@ -74,12 +74,15 @@ class Decoder:
         plan = self._plan(batch.partition.topic)
         bad: dict[int, Reason] = {}
         tables = list(self._tables(plan, batch, bad)) if len(batch) else []
+        labels = Kind.PREDICTION if plan.labelled else Kind.FEEDBACK
+        feedback = _side(tables, labels, columns.FEEDBACK_SELECT, self._feedback)
         return Decoded(
             batch.partition,
             _side(tables, Kind.PREDICTION, columns.PREDICTION_SELECT, self._predictions),
-            _side(tables, Kind.FEEDBACK, columns.FEEDBACK_SELECT, self._feedback),
+            feedback.filter(pl.col("label").is_not_null()) if plan.labelled else feedback,
             [Rejected(batch.partition, int(batch.offsets[i]), bad[i], _raw(batch, i)) for i in sorted(bad)],
             batch.next_position,
+            plan.labelled,
         )
 
     def unknown_fields(self, batch: RawBatch) -> frozenset[str]:
@@ -184,6 +187,8 @@ class _Plan:
 
     kind: Kind | None
     """None: told by each record."""
+    labelled: bool
+    """Each prediction carries its label, if that is known yet."""
     checks_type: bool
     fields: FieldMap
     containers: frozenset[tuple[str, ...]]
@@ -199,7 +204,10 @@ class _Plan:
         fields = replace(fields, scalars={**fields.scalars, "timestamp": timestamp})
         everything = compile_fields(source.model_copy(update={"kind": "auto"}), Schema(features=("",)))
         return cls(
-            kind=None if source.kind == "auto" else Kind(source.kind),
+            kind={"prediction": Kind.PREDICTION, "labelled": Kind.PREDICTION, "feedback": Kind.FEEDBACK}.get(
+                source.kind
+            ),
+            labelled=source.kind == "labelled",
             # Other people's formats bring other people's types; with a fixed kind they are no contradiction.
             checks_type=source.kind == "auto" or source.preset == "native",
             fields=fields,

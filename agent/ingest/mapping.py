@@ -175,7 +175,8 @@ def compile_fields(source: SourceConfig, schema: Schema) -> FieldMap:
     # A tag may be a feature of the model: the same places are tried, with the features' own overrides.
     as_features = entries("features", schema.tags)
     tags = {n: tuple(dict.fromkeys((*e, *as_features[n]))) for n, e in entries("tags", schema.tags).items()}
-    scalars = {"prediction": PREDICTION_FIELDS, "feedback": FEEDBACK_FIELDS, "auto": _SCALARS}[source.kind]
+    fixed = {"prediction": PREDICTION_FIELDS, "feedback": FEEDBACK_FIELDS}
+    scalars = fixed.get(source.kind, _SCALARS)
     predicts = source.kind != "feedback"
     return FieldMap(
         scalars={name: parsed[name] for name in scalars},

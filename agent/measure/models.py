@@ -17,11 +17,12 @@ from agent.measure.clock import Clock
 from agent.measure.join import (
     ANY_MODEL,
     DUPLICATE,
-    LATE,
-    MATCHED,
+    NOBODY,
+    OUTCOMES,
     RETRACTED,
     UNMATCHED,
     Labels,
+    outcome_of,
     waiting_index,
 )
 from agent.measure.model import Model
@@ -65,7 +66,7 @@ class Models:
         self.waiting = waiting_index(self.wait_ms)
         self.any_clock = Clock(0)
         """The newest prediction of any model, by partition: none may lag it by over the label horizon."""
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter({f"labels_{outcome}": 0 for outcome in OUTCOMES.values()})
         if unordered:
             self.horizon_ms = _AGES
             for clock in (self.feedback_clock, self.any_clock, *(m.clock for m in self.models.values())):
@@ -75,7 +76,7 @@ class Models:
         """Fold one batch: predictions first, then feedback; each label is tried against all that was read."""
         applied = Applied()
         self._predictions(batch.predictions, batch.partition, applied)
-        self._feedback(batch.feedback, batch.partition, applied)
+        self._feedback(batch.feedback, batch.partition, Applied() if batch.labelled else applied)
         return applied
 
     def _predictions(self, frame: pl.DataFrame, partition: Partition, applied: Applied) -> None:
@@ -87,7 +88,8 @@ class Models:
         oldest = self.any_clock.running(partition, times)
         oldest = np.where(oldest > NO_TIME, oldest - self.horizon_ms, NO_TIME)
         names = known["model_name"]
-        for name in names.unique().to_list():
+        arrived: dict[str, NDArray[np.uint64]] = {}
+        for name in names.unique().sort().to_list():
             at = (names == name).to_numpy()
             rows = known if at.all() else known.filter(at)
             done = self.models[name].predict(rows, partition, oldest[at])
@@ -95,48 +97,50 @@ class Models:
             applied.late += done.late
             applied.duplicate += done.duplicate
             applied.unknown_class += done.unknown_class.tolist()
-            self._meet_waiting(name, done.keys)
+            arrived[name] = done.keys
+        self._meet_waiting(arrived)
+        for name in arrived:
+            self.models[name].join.settle()
 
-    def _meet_waiting(self, name: str, keys: NDArray[np.uint64]) -> None:
-        """Give waiting labels to predictions that were just read."""
+    def _meet_waiting(self, arrived: Mapping[str, NDArray[np.uint64]]) -> None:
+        """Give the labels that were read before to the predictions that were just read."""
+        keys = np.unique(np.concatenate([*arrived.values(), np.empty(0, dtype=np.uint64)]))
         if len(self.waiting) == 0 or len(keys) == 0:
             return
-        hits = self.waiting.find(np.unique(keys))
-        owner = self.waiting.take(hits, "model")
-        taken = self.waiting.take(hits, "taken")
-        hits = Hits(
-            *(a[((owner == ANY_MODEL) | ((owner == self._numbers[name]) & (taken == 0)))] for a in hits)
-        )
+        hits = self._in_order(self.waiting.find(keys))
         if len(hits.query) == 0:
             return
-        hits = self._in_order(hits)
-        column = {
-            n: self.waiting.take(hits, n) for n in ("key", "time_ms", "effective_ms", "revision", "label")
-        }
-        outcome = self._give(name, column)
-        taken = self.waiting.take(hits, "taken")
-        done = (outcome != UNMATCHED) & (taken == 0)
-        self._count(outcome[done])
+        names = ("key", "time_ms", "effective_ms", "revision", "label", "model", "taken")
+        column = {n: self.waiting.take(hits, n) for n in names}
+        first = np.full(len(hits.query), NOBODY, dtype=np.int64)
+        for name in arrived:
+            at = self._owned(name, column["model"])
+            found = self._give(name, {n: c[at] for n, c in column.items()}, arrived=True)
+            first[at] = np.minimum(first[at], found)
+        done = (first != NOBODY) & (column["taken"] == 0)
+        self._count(outcome_of(first[done]))
         self.waiting.put(Hits(*(a[done] for a in hits)), {"taken": np.ones(int(done.sum()), dtype=np.int8)})
+
+    def _owned(self, name: str, owner: NDArray[np.generic]) -> Int64s:
+        return np.flatnonzero((owner == self._numbers[name]) | (owner == ANY_MODEL))
 
     def _in_order(self, hits: Hits) -> Hits:
         """Waiting labels in the order in which they were read."""
         order = np.argsort(self.waiting.take(hits, "seq"), kind="stable")
         return Hits(*(a[order] for a in hits))
 
-    def _give(self, name: str, column: Mapping[str, NDArray[np.generic]]) -> Int64s:
+    def _give(self, name: str, column: Mapping[str, NDArray[np.generic]], *, arrived: bool = False) -> Int64s:
         model = self.models[name]
         hashes = column["label"].astype(np.uint64)
         code = np.where(hashes == _RETRACT, RETRACTED, model.codes(hashes))
-        return model.label(
-            Labels(
-                column["key"].astype(np.uint64),
-                column["time_ms"].astype(np.int64),
-                column["effective_ms"].astype(np.int64),
-                column["revision"].astype(np.int64),
-                code,
-            )
+        labels = Labels(
+            column["key"].astype(np.uint64),
+            column["time_ms"].astype(np.int64),
+            column["effective_ms"].astype(np.int64),
+            column["revision"].astype(np.int64),
+            code,
         )
+        return model.label(labels, arrived=arrived)
 
     def _feedback(self, frame: pl.DataFrame, partition: Partition, applied: Applied) -> None:
         if len(frame) == 0:
@@ -154,76 +158,61 @@ class Models:
         owner = np.array(
             [self._numbers.get(n, ANY_MODEL) for n in frame["model_name"].to_list()], dtype=np.int64
         )
-        column = {
+        column: dict[str, NDArray[np.generic]] = {
             "key": identity_hash(frame["prediction_id"]),
             "time_ms": times,
             "effective_ms": np.maximum(times, watermark),
             "revision": frame["revision"].to_numpy(),
             "label": label,
-            "model": owner,
+            "model": owner.astype(np.int32),
             "seq": frame["offset"].to_numpy(),
         }
-        outcome = np.full(len(frame), UNMATCHED, dtype=np.int64)
-        for name, number in self._numbers.items():
-            at = np.flatnonzero((owner == number) | (owner == ANY_MODEL))
+        repeated = self._repeated(column, watermark)
+        column = {n: c[~repeated] for n, c in column.items()}
+        first = np.full(int((~repeated).sum()), NOBODY, dtype=np.int64)
+        for name in self.models:
+            at = self._owned(name, column["model"])
             if len(at):
                 found = self._give(name, {n: c[at] for n, c in column.items()})
-                outcome[at] = np.maximum(outcome[at], found)
+                first[at] = np.minimum(first[at], found)
+        outcome = outcome_of(first)
         self._count(outcome[outcome != UNMATCHED])
-        # A label that names no model may also belong to a model whose prediction is still to be read.
-        shared = (owner == ANY_MODEL) & (len(self.models) > 1)
-        repeated = self._wait(column, np.flatnonzero((outcome == UNMATCHED) | shared), outcome)
-        duplicate = int((outcome == DUPLICATE).sum()) + repeated
-        late = int((outcome == LATE).sum())
-        applied.duplicate += duplicate
-        applied.late += late
-        applied.merged += len(frame) - duplicate - late
+        # Also a label that met its prediction waits: another version or model may have predicted the same id.
+        self.waiting.append({**column, "taken": (outcome != UNMATCHED).astype(np.int8)})
+        self.counts[f"labels_{OUTCOMES[DUPLICATE]}"] += int(repeated.sum())
+        applied.duplicate += int(repeated.sum())
+        applied.merged += len(first)
 
-    def _wait(self, column: Mapping[str, NDArray[np.generic]], at: Int64s, outcome: Int64s) -> int:
-        """Keep labels until their prediction comes; returns how many were waiting already."""
-        if len(at) == 0:
-            return 0
-        mine = {n: c[at] for n, c in column.items()}
-        repeated = np.ones(len(at), dtype=bool)
-        identity = np.stack(
-            [mine[n].astype(np.uint64) for n in ("key", "time_ms", "revision", "label", "model")]
-        )
+    def _repeated(self, column: Mapping[str, NDArray[np.generic]], watermark: Int64s) -> NDArray[np.bool_]:
+        """Labels that repeat one read before in every part, as far back as labels are surely remembered."""
+        parts = ("key", "time_ms", "revision", "label", "model")
+        repeated = np.ones(len(watermark), dtype=bool)
+        identity = np.stack([column[n].astype(np.uint64) for n in parts])
         repeated[np.unique(identity, axis=1, return_index=True)[1]] = False
-        hits = self.waiting.find(mine["key"].astype(np.uint64))
+        hits = self.waiting.find(column["key"].astype(np.uint64))
         same = np.ones(len(hits.query), dtype=bool)
-        for name in ("time_ms", "revision", "label", "model"):
-            same &= self.waiting.take(hits, name) == mine[name][hits.query]
+        for name in parts[1:]:
+            same &= self.waiting.take(hits, name) == column[name][hits.query]
         repeated[hits.query[same]] = True
-        fresh = ~repeated
-        unmatched = outcome[at] == UNMATCHED
-        self.waiting.append(
-            {
-                "key": mine["key"][fresh],
-                "time_ms": mine["time_ms"][fresh],
-                "effective_ms": mine["effective_ms"][fresh],
-                "label": mine["label"][fresh],
-                "model": mine["model"][fresh].astype(np.int32),
-                "revision": mine["revision"][fresh],
-                "seq": mine["seq"][fresh],
-                "taken": (~unmatched[fresh]).astype(np.int8),
-            }
-        )
-        self.counts["labels_duplicate"] += int((repeated & unmatched).sum())
-        self.counts["labels_waited"] += int((fresh & unmatched).sum())
-        return int((repeated & unmatched).sum())
+        oldest = np.where(watermark > NO_TIME, watermark - self.wait_ms, NO_TIME)
+        remembered: NDArray[np.bool_] = column["time_ms"] >= oldest
+        return repeated & remembered
 
     def _count(self, outcome: Int64s) -> None:
-        for name, code in _OUTCOMES.items():
+        for code, name in OUTCOMES.items():
             self.counts[f"labels_{name}"] += int((outcome == code).sum())
 
     def forget(self, watermarks: Mapping[str, tuple[int, int]]) -> None:
         """Drop what no accepted record can touch; by model (prediction watermark, joint watermark)."""
         for name, (watermark, joint) in watermarks.items():
             self.models[name].forget(watermark, joint)
-        seen = [w for w, _ in watermarks.values() if w > NO_TIME]
-        if not seen:
+        predicted = [w for w, _ in watermarks.values()]
+        labelled = self.feedback_clock.low(frozenset())
+        if max(predicted, default=NO_TIME) == NO_TIME or labelled == NO_TIME:
             return
-        for run in self.waiting.expired(max(min(seen), max(seen) - self.horizon_ms) - self.wait_ms):
+        # A model that was not seen yet may lag the others by the horizon.
+        reached = min(labelled, max(min(predicted), max(predicted) - self.horizon_ms))
+        for run in self.waiting.expired(reached - self.wait_ms):
             self.counts["labels_orphan"] += int((run.columns["taken"] == 0).sum())
 
     @property
@@ -231,5 +220,4 @@ class Models:
         return sum(int((run.columns["taken"] == 0).sum()) for run in self.waiting.runs)
 
 
-_OUTCOMES = {"matched": MATCHED, "duplicate": DUPLICATE, "late": LATE, "superseded": 2}
 __all__ = ["UNKNOWN_CLASS", "Applied", "Models"]
