@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from agent.measure.window import SPANS, stretch
 from agent.pipeline import Pipeline
 from agent.respond.publish import window_view
 from agent.respond.report import Report
-from agent.respond.view import WindowView
+from agent.respond.view import ModelView, WindowView
 from agent.runner import agent_version, end_input
 from agent.store import Store
 
@@ -61,6 +62,8 @@ def backtest(
                 progress(source.fraction)
             end_input(pipeline)
             view = pipeline.view(0.0)
+            if rows:
+                view = replace(view, models={name: rows.retold(model) for name, model in view.models.items()})
             windows = {name: list(_windows(judge, rows)) for name, judge in pipeline.judges.items()}
             rejected: Counter[str] = Counter()
             for key, n in pipeline.counters.items():
@@ -149,3 +152,19 @@ class RowTime:
         """The window under its real times."""
         start, end = self._real[window.start_ms // HOUR_MS]
         return WindowView(start, end, window.metrics, window.counts, window.drift)
+
+    def retold(self, model: ModelView) -> ModelView:
+        """Alarms under the end of the window that raised them; requests, a matter of days, are left out."""
+        alarms = [
+            replace(
+                alarm,
+                raised_ms=self._end(alarm.raised_ms),
+                resolved_ms=None if alarm.resolved_ms is None else self._end(alarm.resolved_ms),
+            )
+            for alarm in model.alarms
+        ]
+        return replace(model, alarms=alarms, triggers=[])
+
+    def _end(self, at_ms: int) -> int:
+        window = min(max(0, at_ms - 1) // HOUR_MS, max(self._real))
+        return self._real[window][1]
