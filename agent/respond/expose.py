@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.respond.series import Buckets, Exposition, Family, Series
-from agent.respond.view import OVERALL, ModelView, MonitorView, Severity, VersionView, View
+from agent.respond.view import OVERALL, CounterKey, ModelView, MonitorView, Severity, VersionView, View
+from detectors import Verdict
 
 _MODEL = ("model_name",)
 _VERSION = ("model_name", "model_version")
@@ -96,6 +97,12 @@ RATIO = Family(
     "gauge",
     "Statistic over its threshold; 1 and more alarms.",
     _MONITOR,
+)
+MONITORS = Family(
+    "plumbline_monitors",
+    "gauge",
+    "Monitors by what they can say; one without enough evidence is blind.",
+    (*_MODEL, "detector", "verdict"),
 )
 DETECTOR_VALUE = Family(
     "plumbline_detector_value", "gauge", "What the detector watches, estimated.", (*_MONITOR, "metric")
@@ -181,8 +188,14 @@ COUNTERS = {
     "records": "Records read, by what became of them.",
     "dead_letters": "Records that could not be used.",
     "predictions": "Predictions merged.",
+    "prediction_errors": "Predictions that the model answered with an error.",
+    "records_read": "Records read, whatever became of them.",
 }
 """What the counters of the view mean."""
+
+OUTCOMES = ("merged", "late", "duplicate", "ignored", "dead_lettered")
+"""What can become of a record: each is a series of its topic from the first record on. A counter that is born
+with its first bad record would hide just that one from `rate()`."""
 
 _BY_LENGTH = ("5m", "1h", "24h", "7d", "30d")
 
@@ -217,7 +230,12 @@ def _agent(view: View) -> Iterator[Series]:
         yield Series(LAST_COMMIT, (), view.committed_at_s)
     for (topic, partition), position in sorted(view.positions.items()):
         yield Series(POSITION, (topic, str(partition)), position)
-    for key, count in sorted(view.counters.items()):
+    topics = {
+        dict(key.labels).get("topic") for key in view.counters if key.name in ("records", "records_read")
+    }
+    named = [(("outcome", outcome), ("topic", topic)) for topic in topics if topic for outcome in OUTCOMES]
+    zeros = {CounterKey("records", labels): 0 for labels in named}
+    for key, count in sorted((zeros | dict(view.counters)).items()):
         names, values = tuple(name for name, _ in key.labels), tuple(value for _, value in key.labels)
         meaning = COUNTERS.get(key.name, f"Total of {key.name.replace('_', ' ')}.")
         yield Series(Family(f"plumbline_{key.name}", "counter", meaning, names), values, count)
@@ -249,6 +267,7 @@ def _counters(model_name: str, versions: Iterable[VersionView]) -> Iterator[Seri
 def _by_importance(model: ModelView, versions: list[VersionView]) -> Iterator[Series]:
     yield from _progress(model, versions)
     yield from _alarms(model)
+    yield from _verdicts(model)
     yield from _ratios(model)
     for version in versions:
         yield from _overall(model.name, version)
@@ -294,6 +313,15 @@ def _alarms(model: ModelView) -> Iterator[Series]:
     pages_first = sorted(states.items(), key=lambda item: (-item[1], item[0][5] != Severity.PAGE, item[0]))
     for labels, active in pages_first:
         yield Series(ALARM, labels, active)
+
+
+def _verdicts(model: ModelView) -> Iterator[Series]:
+    """How many monitors can see, by detector: one that cannot is left out everywhere else."""
+    counts = {(m.key.detector, verdict): 0 for m in model.monitors for verdict in Verdict}
+    for monitor in model.monitors:
+        counts[monitor.key.detector, monitor.evidence.verdict] += 1
+    for (detector, verdict), count in sorted(counts.items()):
+        yield Series(MONITORS, (model.name, detector, verdict.value.replace(" ", "_")), count)
 
 
 def _ratios(model: ModelView) -> Iterator[Series]:

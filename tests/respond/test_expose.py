@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.respond.decide import Reason
-from agent.respond.expose import MAX_RATIO, Runtime, render
+from agent.respond.expose import MAX_RATIO, OUTCOMES, Runtime, render
 from agent.respond.series import MAX_LABEL, label
 from agent.respond.view import AlarmView, CounterKey, MetricValue, Severity, View
 from tests.respond.examples import (
@@ -261,6 +261,31 @@ def test_a_class_has_a_series_of_its_own_name() -> None:
     assert value(text, "plumbline_class_precision", **{"class": "to deny"}) == 0.5
     assert value(text, "plumbline_metric_samples", metric="precision:to deny") == 30
     assert value(text, "plumbline_precision_macro", segment="sex=f") == 0.7
+
+
+def test_monitors_are_counted_by_what_they_can_say() -> None:
+    """A blind monitor shows as such: all other series leave it out."""
+    text = render(rich())
+    seen = {
+        (detector, verdict): value(
+            text, "plumbline_monitors", model_name="credit", detector=detector, verdict=verdict
+        )
+        for detector in ("rate_drop", "group_ratio")
+        for verdict in ("ok", "alarm", "not_enough_evidence")
+    }
+    assert [key for key, count in seen.items() if count == 1] == [
+        ("rate_drop", "alarm"),
+        ("group_ratio", "not_enough_evidence"),
+    ]
+    assert sum(count or 0 for count in seen.values()) == 2
+
+
+def test_every_outcome_of_a_topic_has_a_series_from_its_first_record_on() -> None:
+    """The first dead letter is an increase, not the birth of a series that rate() cannot see."""
+    read = CounterKey("records", (("outcome", "merged"), ("topic", "predictions")))
+    text = render(view(counters={read: 200}))
+    counted = {outcome: value(text, "plumbline_records_total", outcome=outcome) for outcome in OUTCOMES}
+    assert counted == dict.fromkeys(OUTCOMES, 0) | {"merged": 200}
 
 
 def test_an_agent_without_a_first_commit_shows_its_connection() -> None:
