@@ -16,7 +16,7 @@ from agent.events import NO_TIME
 from agent.measure.model import Model
 from agent.measure.monitors import LABELS_WINDOW_MS, Monitors
 from agent.measure.watch import Observation
-from agent.respond.decide import ActiveAlarm, Alarms, Transition
+from agent.respond.decide import ActiveAlarm, Alarms, Transition, transition_from, transition_state
 from agent.respond.request import CloudEvent
 from agent.respond.trigger import JointStep, Retraining
 from agent.respond.view import AlarmView, MonitorKey, Severity
@@ -41,8 +41,8 @@ class Judge:
         self.retraining = Retraining(model.name, model.config.retraining)
         self._replaced: list[tuple[int, str]] = []
         """(when, version): replacements that the alarms of labelled rates have not reached."""
-        self._fresh: list[Transition] = []
-        """Transitions that the retraining policy has not been told."""
+        self._fresh: list[tuple[int, Transition]] = []
+        """(from when on the retraining policy may know it, transition), until both clocks are there."""
         self._decided_ms: int | None = None
 
     def advance(self, watermark_ms: int, joint_ms: int) -> Verdicts:
@@ -54,8 +54,11 @@ class Judge:
             for version in replaced:
                 news.transitions += self.step_alarms.resolve_version(version, end)
                 self._replaced.append((end, version))
+        stepped = len(news.transitions)
         self._labels(joint_ms, news)
-        self._fresh += news.transitions
+        # An hour that matures at the very joint watermark is judged later: its alarms wait for a step.
+        self._fresh += [(change.at_ms, change) for change in news.transitions[:stepped]]
+        self._fresh += [(change.at_ms + 1, change) for change in news.transitions[stepped:]]
         self._retrain(joint_ms, news)
         return news
 
@@ -92,7 +95,7 @@ class Judge:
         until = min(joint_ms, last) // step * step
         if self._decided_ms is None:
             self._decided_ms = min(first for first, _ in self.model.seen.values()) // step * step
-        if self.retraining.idle and not self._fresh:
+        if self.retraining.idle and not any(when <= until for when, _ in self._fresh):
             self._decided_ms = max(self._decided_ms, until)
         at = self._decided_ms + step
         while at <= until:
@@ -101,9 +104,9 @@ class Judge:
                 model_version=self.monitors.versions.serving_at(at),
                 labels=self.monitors.labels_before(at),
                 data_from_ms=at - LABELS_WINDOW_MS,
-                transitions=self._fresh,
+                transitions=[change for when, change in self._fresh if when <= at],
             )
-            self._fresh = []
+            self._fresh = [(when, change) for when, change in self._fresh if when > at]
             decisions = self.retraining.step(joint)
             news.events += [decision.event for decision in decisions if decision.event is not None]
             self._decided_ms = at
@@ -129,7 +132,14 @@ class Judge:
 
     def state(self) -> dict[str, str]:
         """Documents by name."""
-        own = {"replaced": self._replaced, "decided_ms": self._decided_ms}
+        fresh = sorted(
+            self._fresh, key=lambda told: (told[0], told[1].at_ms, told[1].alarm.key, told[1].change)
+        )
+        own = {
+            "replaced": self._replaced,
+            "decided_ms": self._decided_ms,
+            "fresh": [[when, transition_state(change)] for when, change in fresh],
+        }
         return {
             **self.monitors.state(),
             "judge": json.dumps(own),
@@ -144,6 +154,7 @@ class Judge:
         own = json.loads(documents["judge"])
         self._replaced = [(when, version) for when, version in own["replaced"]]
         self._decided_ms = own["decided_ms"]
+        self._fresh = [(when, transition_from(change)) for when, change in own["fresh"]]
         self.step_alarms.load(json.loads(documents["step_alarms"]))
         self.label_alarms.load(json.loads(documents["label_alarms"]))
         self.retraining.load(json.loads(documents["retraining"]))

@@ -132,10 +132,10 @@ Cells = list[tuple[Int64s, Int64s | None]]
 
 def _performance_cells(layout: Layout, rows: LabelledRows) -> Cells:
     part, k = layout.performance, len(layout.classes)
-    n = len(rows.label)
     judged = rows.predicted >= 0
+    answered = judged | ~np.isnan(rows.scores).all(axis=1)  # the label of a failed inference measures nothing
     cells: Cells = [
-        (np.full(n, part.start("labelled"), dtype=np.int64), None),
+        (np.where(answered, part.start("labelled"), -1), None),
         (np.where(judged, part.start("confusion") + rows.label * k + rows.predicted, -1), None),
     ]
     scored_classes = np.array([k - 1]) if layout.task == "binary" else np.arange(k)

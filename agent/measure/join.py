@@ -3,7 +3,8 @@
 The result depends on the events alone. A label counts for a prediction of its id when its effective time
 (its own, but never before the watermark it met) is within the horizon after the prediction; among labels the
 higher (revision, time) wins, and a retraction (null) wins like any other. Corrections are additions too: the
-old label is taken back and the new one added, both at the new label's age.
+old label is taken back and the new one added, both at the new label's age. Each prediction meets each label
+of its id once, and labels in the order of their partition.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from agent.measure.runs import Columns, Hits, SortedRuns
 
 NO_LABEL = -1
 RETRACTED = -2
-UNMATCHED, LATE, SUPERSEDED, DUPLICATE, MATCHED = range(5)
-"""What became of a label; the larger is the better where it met several predictions."""
+UNMATCHED, SUPERSEDED, DUPLICATE, MATCHED = range(4)
+"""What became of a label; where it met several predictions, the first that was read decides."""
 ANY_MODEL = -1
+NOBODY = 2**62
+"""The meeting of a label that met no prediction."""
 _NEVER = -(2**63)
 
 
@@ -43,6 +46,14 @@ class Labels:
         return Labels(self.key[at], self.time_ms[at], self.effective_ms[at], self.revision[at], self.code[at])
 
 
+OUTCOMES = {SUPERSEDED: "superseded", DUPLICATE: "duplicate", MATCHED: "matched", UNMATCHED: "orphan"}
+
+
+def outcome_of(meeting: Int64s) -> Int64s:
+    """What became of each label at its first meeting."""
+    return np.where(meeting == NOBODY, UNMATCHED, meeting % len(OUTCOMES))
+
+
 def prediction_index(score_columns: int, horizon_ms: int) -> SortedRuns:
     """Pending and labelled predictions of one model, until the horizon has passed."""
     spec = {
@@ -50,6 +61,7 @@ def prediction_index(score_columns: int, horizon_ms: int) -> SortedRuns:
         "predicted": np.int16,
         "combo": np.int32,
         "scores": (np.float64, score_columns),
+        "seq": np.int64,  # offset
         "label": np.int16,
         "revision": np.int64,
         "label_ms": np.int64,
@@ -75,28 +87,34 @@ class Join:
 
     def __init__(self, score_columns: int, *, horizon_ms: int, skew_ms: int) -> None:
         self.index = prediction_index(score_columns, horizon_ms)
+        self.arrived = prediction_index(score_columns, horizon_ms)
+        """Predictions of this batch, which meet the labels that came before them."""
         self.horizon_ms = horizon_ms
         self.skew_ms = skew_ms
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(dict.fromkeys(("predictions", "joined", "expired", "met", "unknown_class"), 0))
 
     def duplicates(self, key: NDArray[np.uint64], version: Int64s, time_ms: Int64s) -> NDArray[np.bool_]:
-        """Which predictions repeat an identity (id and version) seen before, in the batch or earlier."""
-        repeated = np.ones(len(key), dtype=bool)
-        pair = np.stack([key.astype(np.uint64), version.astype(np.uint64)])
-        repeated[np.unique(pair, axis=1, return_index=True)[1]] = False
+        """Which predictions repeat an identity (id and version) of the last horizon, or of the batch."""
+        repeated = np.zeros(len(key), dtype=bool)
         hits = self.index.find(key)
         same = self.index.take(hits, "version") == version[hits.query]
         near = np.abs(self.index.take(hits, "time_ms") - time_ms[hits.query]) <= self.horizon_ms
         repeated[hits.query[same & near]] = True
+        pair = np.stack([key.astype(np.uint64), version.astype(np.uint64)])
+        _, group, size = np.unique(pair, axis=1, return_inverse=True, return_counts=True)
+        group = group.reshape(-1)
+        accepted: dict[int, list[int]] = {}
+        for i in np.flatnonzero((size[group] > 1) & ~repeated):
+            before = accepted.setdefault(int(group[i]), [])
+            repeated[i] = any(abs(int(time_ms[i]) - t) <= self.horizon_ms for t in before)
+            if not repeated[i]:
+                before.append(int(time_ms[i]))
         return repeated
 
-    def add(self, columns: Columns) -> Iterator[tuple[int, LabelledRows]]:
-        """Take in predictions; those whose id is labelled under another version take over that label."""
+    def add(self, columns: Columns) -> None:
+        """Take in predictions; they stand apart until `settle`."""
         n = len(columns["key"])
-        siblings = self.index.find(columns["key"])
-        labelled = self.index.take(siblings, "label") >= 0
-        keys = np.unique(columns["key"][siblings.query[labelled]])
-        self.index.append(
+        self.arrived.append(
             {
                 **columns,
                 "label": np.full(n, NO_LABEL, dtype=np.int16),
@@ -105,69 +123,75 @@ class Join:
             }
         )
         self.counts["predictions"] += n
-        if len(keys):
-            yield from self._inherit(keys)
 
-    def _inherit(self, keys: NDArray[np.uint64]) -> Iterator[tuple[int, LabelledRows]]:
-        hits = self.index.find(keys)
-        label = self.index.take(hits, "label").astype(np.int64)
-        source = np.flatnonzero(label >= 0)
-        source = source[np.unique(hits.query[source], return_index=True)[1]]
-        times = self.index.take(hits, "label_ms")[source]
-        revision = self.index.take(hits, "revision")[source]
-        labels = Labels(keys[hits.query[source]], times, times, revision, label[source])
-        yield from self.apply(labels)[1]
+    def settle(self) -> None:
+        """What arrived has met the labels that came before it: put it with the others."""
+        for run in self.arrived.runs:
+            self.index.append(run.columns)
+        self.arrived.runs = []
 
-    def apply(self, labels: Labels) -> tuple[Int64s, list[tuple[int, LabelledRows]]]:
-        """Give labels to the predictions they match.
+    def apply(
+        self, labels: Labels, *, arrived: bool = False
+    ) -> tuple[Int64s, list[tuple[int, LabelledRows]]]:
+        """Give labels to the predictions they match: to those that arrived, or to all others.
 
-        Returns the outcome of each label (UNMATCHED where no prediction of its id is known; where it met
-        several predictions, the best) and what to add to the panes, by version.
+        Returns the first meeting of each label (see `outcome_of`) and what to add to the panes, by version.
         """
-        outcome = np.full(len(labels.key), UNMATCHED, dtype=np.int64)
+        index = self.arrived if arrived else self.index
+        first = np.full(len(labels.key), NOBODY, dtype=np.int64)
         changes: list[tuple[int, LabelledRows]] = []
-        hits = self.index.find(labels.key)
+        hits = index.find(labels.key)
         if len(hits.query) == 0:
-            return outcome, changes
+            return first, changes
         turn = _turns(hits.run * (1 << 40) + hits.row, hits.query)
         for t in range(int(turn.max()) + 1):
-            changes += self._round(Hits(*(a[turn == t] for a in hits)), labels, outcome)
-        return outcome, changes
+            changes += self._round(index, Hits(*(a[turn == t] for a in hits)), labels, first)
+        return first, changes
 
-    def _round(self, hits: Hits, labels: Labels, outcome: Int64s) -> list[tuple[int, LabelledRows]]:
+    def _round(
+        self, index: SortedRuns, hits: Hits, labels: Labels, first: Int64s
+    ) -> list[tuple[int, LabelledRows]]:
         """Each prediction meets at most one label."""
         mine = labels.rows(hits.query)
-        held = {
-            n: self.index.take(hits, n).astype(np.int64) for n in ("time_ms", "label", "revision", "label_ms")
-        }
-        early = mine.time_ms < held["time_ms"] - self.skew_ms
-        late = mine.effective_ms - held["time_ms"] > self.horizon_ms
+        held = {n: index.take(hits, n).astype(np.int64) for n in ("time_ms", "label", "revision", "label_ms")}
+        # A prediction beyond the horizon may be forgotten already: to labels it is as if it were not there.
+        apart = (mine.time_ms < held["time_ms"] - self.skew_ms) | (
+            mine.effective_ms - held["time_ms"] > self.horizon_ms
+        )
         same_revision = mine.revision == held["revision"]
         newer = (mine.revision > held["revision"]) | (same_revision & (mine.time_ms > held["label_ms"]))
         newer |= held["label"] == NO_LABEL
         same = held["label"] == mine.code
-        verdict = np.select([early, late, same, newer], [UNMATCHED, LATE, DUPLICATE, MATCHED], SUPERSEDED)
-        np.maximum.at(outcome, hits.query, verdict)
-        changed = ~early & ~late & newer
+        verdict = np.select([apart, same, newer], [UNMATCHED, DUPLICATE, MATCHED], SUPERSEDED)
+        meeting = np.where(apart, NOBODY, index.take(hits, "seq") * len(OUTCOMES) + verdict)
+        np.minimum.at(first, hits.query, meeting)
+        changed = ~apart & newer
         new_values = {"label": mine.code, "revision": mine.revision, "label_ms": mine.time_ms}
-        self.index.put(Hits(*(a[changed] for a in hits)), {n: c[changed] for n, c in new_values.items()})
+        index.put(Hits(*(a[changed] for a in hits)), {n: c[changed] for n, c in new_values.items()})
         applied = verdict == MATCHED
         had, has = applied & (held["label"] >= 0), applied & (mine.code >= 0)
+        self.counts["met"] += int((~apart).sum())
         self.counts["joined"] += int(has.sum()) - int(had.sum())
         self.counts["unknown_class"] += int((applied & (mine.code == UNKNOWN_CLASS)).sum())
         return [
-            *self._contributions(hits, had, held["label"], mine.effective_ms, -1),
-            *self._contributions(hits, has, mine.code, mine.effective_ms, +1),
+            *self._contributions(index, hits, had, held["label"], mine.effective_ms, -1),
+            *self._contributions(index, hits, has, mine.code, mine.effective_ms, +1),
         ]
 
     def _contributions(
-        self, hits: Hits, which: NDArray[np.bool_], label: Int64s, effective_ms: Int64s, sign: int
+        self,
+        index: SortedRuns,
+        hits: Hits,
+        which: NDArray[np.bool_],
+        label: Int64s,
+        effective_ms: Int64s,
+        sign: int,
     ) -> Iterator[tuple[int, LabelledRows]]:
         if not which.any():
             return
         hits = Hits(*(a[which] for a in hits))
-        column = {name: self.index.take(hits, name) for name in ("time_ms", "version", "predicted", "combo")}
-        scores: Floats = self.index.take(hits, "scores")
+        column = {name: index.take(hits, name) for name in ("time_ms", "version", "predicted", "combo")}
+        scores: Floats = index.take(hits, "scores")
         for version in np.unique(column["version"]):
             at = column["version"] == version
             yield (

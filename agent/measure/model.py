@@ -16,7 +16,7 @@ from agent.measure.baseline import Baseline
 from agent.measure.bins import latency_bin, score_bin
 from agent.measure.clock import Clock
 from agent.measure.fold import LabelledRows, PredictionRows, fold_labels, fold_predictions
-from agent.measure.join import UNMATCHED, Join, Labels
+from agent.measure.join import Join, Labels
 from agent.measure.layout import Layout
 from agent.measure.pane import DAY_MS, HOUR, HOUR_MS, MINUTE, Panes
 from agent.measure.rows import (
@@ -109,6 +109,7 @@ class Model:
         latency = frame["latency_seconds"].fill_null(float("nan")).to_numpy()
         known = np.nan_to_num(np.clip(latency, 0, 1e6), nan=0.0)
         failed = frame["error"].is_not_null().to_numpy()
+        scores = np.where(failed[:, None], np.nan, scores)
         best = scores[:, 0] if self.layout.task == "binary" else scores.max(axis=1)
         values = frame["features"].struct
         rows = PredictionRows(
@@ -134,15 +135,19 @@ class Model:
             "predicted": rows.predicted.astype(np.int16),
             "combo": rows.combo.astype(np.int32),
             "scores": scores,
+            "seq": frame["offset"].to_numpy(),
         }
-        self._add(list(self.join.add(columns)))
+        self.join.add(columns)
 
-    def label(self, labels: Labels) -> Int64s:
-        """Fold labels (with class codes of this model); returns the outcome of each."""
-        outcome, changes = self.join.apply(labels)
-        self.counts["feedback"] += int((outcome != UNMATCHED).sum())
+    def label(self, labels: Labels, *, arrived: bool = False) -> Int64s:
+        """Fold labels (with class codes of this model), for predictions that arrived or for all others.
+
+        Returns the first meeting of each.
+        """
+        first, changes = self.join.apply(labels, arrived=arrived)
+        self.counts["feedback"] = self.join.counts["met"]
         self._add(changes)
-        return outcome
+        return first
 
     def codes(self, label_hash: NDArray[np.uint64]) -> Int64s:
         """Class codes of hashed labels."""

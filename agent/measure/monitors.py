@@ -70,8 +70,8 @@ class Monitors:
         """Judge every step that closed: (its end, what detectors said, versions replaced from here on)."""
         if self.next_step_ms is None:
             first = min((start for start, _ in self.model.seen.values()), default=NO_TIME)
-            if NO_TIME in (first, watermark_ms):
-                return
+            if first == NO_TIME or watermark_ms < first:
+                return  # an event with an earlier time may still come
             self.next_step_ms = first // self.step_ms * self.step_ms
         while self.next_step_ms + self.step_ms <= watermark_ms:
             start, end = self.next_step_ms, self.next_step_ms + self.step_ms
@@ -214,7 +214,7 @@ class Monitors:
 
     def labels_before(self, at_ms: int) -> int:
         """Mature labels of the 30 days before a time."""
-        return sum(n for when, n in self.judged.values() if at_ms - LABELS_WINDOW_MS < when <= at_ms)
+        return sum(n for when, n in self.judged.values() if at_ms - LABELS_WINDOW_MS <= when < at_ms)
 
     def forget(self) -> None:
         """Forget the judging of hours whose panes are gone."""

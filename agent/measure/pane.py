@@ -125,7 +125,7 @@ class Panes:
         self._index(key)
 
     def flush(self) -> Iterator[tuple[PaneKey, bytes]]:
-        """Encoded panes changed since the last flush; those that were not are from now on kept encoded only."""
+        """Encoded panes changed since the last flush; the others are from now on kept encoded only."""
         for key in self._live.keys() - self.dirty:
             del self._live[key]
         for key in sorted(self.dirty):

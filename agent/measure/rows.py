@@ -69,6 +69,7 @@ class Slices:
         self.names = Codes()
         self.combos: list[tuple[int, ...]] = []
         self.overflowed = 0
+        """Values of events that were beyond the cap."""
         self._combo_codes: dict[tuple[int, ...], int] = {}
         self._admitted: dict[str, set[str]] = {name: set() for name in self.attributes}
 
@@ -79,10 +80,13 @@ class Slices:
         if found is None:
             found = self._combo_codes[codes] = len(self.combos)
             self.combos.append(codes)
-            for name in names:
+            last = -1
+            for name in names:  # attributes in their order, then intersections, which have no cap
                 attribute, _, value = name.partition("=")
-                if attribute in self._admitted:
-                    self._admitted[attribute].add(value)
+                if self.attributes.index(attribute) <= last:
+                    break
+                last = self.attributes.index(attribute)
+                self._admitted[attribute].add(value)
         return found
 
     def of(self, tags: pl.Series) -> Int64s:
@@ -90,10 +94,19 @@ class Slices:
         if not self.attributes:
             return np.full(len(tags), self.combo(()), dtype=np.int64)
         frame = tags.struct.unnest().select(self.attributes)
-        distinct = frame.unique().sort(self.attributes)
-        codes = [self.combo(self._slice_names(row)) for row in distinct.iter_rows(named=True)]
-        distinct = distinct.with_columns(pl.Series("combo", codes, dtype=pl.Int64))
+        # Values are admitted in the order in which they are read, wherever batches are cut.
+        distinct = frame.unique(maintain_order=True)
+        before = self.overflowed
+        codes, beyond = [], []
+        for row in distinct.iter_rows(named=True):
+            at = self.overflowed
+            codes.append(self.combo(self._slice_names(row)))
+            beyond.append(self.overflowed - at)
+        distinct = distinct.with_columns(
+            pl.Series("combo", codes, dtype=pl.Int64), pl.Series("beyond", beyond, dtype=pl.Int64)
+        )
         joined = frame.join(distinct, on=self.attributes, how="left", nulls_equal=True, maintain_order="left")
+        self.overflowed = before + int(joined["beyond"].sum())
         return joined["combo"].to_numpy()
 
     def _slice_names(self, row: dict[str, str | None]) -> tuple[str, ...]:
