@@ -190,6 +190,42 @@ class RetrainingConfig(Section):
     dry_run: bool = False
 
 
+_URL = Field(
+    pattern=r"^https?://[^\s/@?#]+(/[^\s@#]*)?$",
+    json_schema_extra={"x-expected": "an https:// address without user, password and fragment"},
+)
+Template = Literal["generic", "airflow", "argo", "prefect", "github"]
+EventName = Literal["requested", "resolved", "verdict"]
+
+
+class WebhookConfig(Section):
+    """An HTTP endpoint that gets retraining events, beside the topic."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Of metrics, logs and deliveries under way: small letters, digits, hyphens."""
+    url: Annotated[str, _URL]
+    """http:// only together with allow_private."""
+    preset: Template = "generic"
+    """The body: generic is the CloudEvent itself; the others are what that system's own API takes."""
+    events: list[EventName] | None = None
+    """Default: all with generic and argo; requested alone with the others, where each event starts a run."""
+    models: list[Name] = []
+    """Only events of these models; default: of all."""
+    secret_files: list[Path] = []
+    """Files with a signing secret each (whsec_…): every one signs, so that secrets can be rotated."""
+    secret_env: str | None = None
+    """Or an environment variable that holds secrets, with spaces between."""
+    header_files: dict[str, Path] = {}
+    """Header → file that holds its value: {Authorization: /run/secrets/airflow}."""
+    ca_file: Path | None = None
+    """Certificates to trust instead of the system's."""
+    allow_private: bool = False
+    """Private and loopback addresses are refused, and http:// with them, unless this is true."""
+    timeout: Duration = timedelta(seconds=15)
+    give_up_after: Duration = timedelta(days=3)
+    """An event that was not taken for so long is given up, and counted."""
+
+
 class BudgetConfig(Section):
     """At most so many false pages (and tickets) per model in a period."""
 
@@ -274,6 +310,8 @@ class Config(Section):
     dead_letters: DeadLetterConfig = DeadLetterConfig()
     retraining_topic: str | None = "plumbline.retraining"
     """null, or a source that is not Kafka: retraining.jsonl in the state directory."""
+    webhooks: Annotated[list[WebhookConfig], Field(max_length=8)] = []
+    """Where retraining events go besides the topic."""
     on_start_failure: Literal["exit", "wait"] = "wait"
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_048_576
     idle_timeout: Duration = timedelta(seconds=60)

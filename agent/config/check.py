@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,9 @@ _PATHS: tuple[Loc, ...] = (
     ("state", "dir"),
     ("dead_letters", "path"),
     ("models", "*", "baseline"),
+    ("webhooks", "*", "secret_files", "*"),
+    ("webhooks", "*", "header_files", "*"),
+    ("webhooks", "*", "ca_file"),
 )
 _FOLLOWS = "default_factory_not_called"
 """What pydantic says of a default that depends on a value which is wrong itself."""
@@ -73,18 +76,20 @@ def _anchor_paths(document: Document, folder: Path) -> None:
         for loc in list(_expand(document, pattern)):
             section, value = document.value(loc[:-1]), document.value(loc)
             from_file = loc not in document.variables
-            if from_file and isinstance(section, dict) and isinstance(value, str) and value:
-                section[loc[-1]] = str(folder / value)
+            if from_file and isinstance(section, dict | list) and isinstance(value, str) and value:
+                section[loc[-1]] = str(folder / value)  # type: ignore[index] # its own key or index
 
 
 def _expand(document: Document, pattern: Loc) -> Iterator[Loc]:
+    """Every place a pattern means; a star is each key of a mapping, or each item of a list."""
     if "*" not in pattern:
         yield pattern
         return
     star = pattern.index("*")
     section = document.value(pattern[:star])
-    for key in section if isinstance(section, dict) else ():
-        yield (*pattern[:star], key, *pattern[star + 1 :])
+    keys: Iterable[str | int] = range(len(section)) if isinstance(section, list) else ()
+    for key in section if isinstance(section, dict) else keys:
+        yield from _expand(document, (*pattern[:star], key, *pattern[star + 1 :]))
 
 
 def _sound_parts(data: Mapping[str, Any]) -> Config:

@@ -16,7 +16,7 @@ _MINUTE = timedelta(minutes=1)
 
 def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
     """Return every broken rule of a config whose single values are right."""
-    problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config)]
+    problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config), *_webhooks(config)]
     for name, model in config.models.items():
         loc: Loc = ("models", name)
         checks = (_classes, _slices, _windows, _times, _step)
@@ -83,6 +83,28 @@ def _mappings(config: Config) -> Iterator[Problem]:
             except ConfigError as error:
                 remedy = str(error).removeprefix(f"sources: fields.{key}: ")
                 yield Problem(("sources", index, "fields", key), "a mapping expression", remedy, text)
+
+
+def _webhooks(config: Config) -> Iterator[Problem]:
+    names: set[str] = set()
+    for index, hook in enumerate(config.webhooks):
+        loc: Loc = ("webhooks", index)
+        if hook.name in names:
+            yield Problem((*loc, "name"), "a name of its own", "rename one of the two", hook.name)
+        names.add(hook.name)
+        if hook.url.startswith("http://") and not hook.allow_private:
+            remedy = "write https://, or allow_private: true for a receiver on your own network"
+            yield Problem((*loc, "url"), "https://", remedy)
+        if hook.preset == "generic" and not (hook.secret_files or hook.secret_env):
+            remedy = "add secret_files: [FILE] (or secret_env: NAME), so that the receiver can tell it is you"
+            yield Problem((*loc, "secret_files"), "a signing secret with preset: generic", remedy)
+        if hook.timeout > _MINUTE:
+            yield Problem((*loc, "timeout"), "at most 1m", "shorten it", format_duration(hook.timeout))
+        for model in hook.models:
+            if model not in config.models:
+                known = ", ".join(config.models)
+                remedy = f"correct the name, or add the model; there are {known}"
+                yield Problem((*loc, "models"), "names of models", remedy, model)
 
 
 def _classes(loc: Loc, model: ModelConfig) -> Iterator[Problem]:

@@ -60,6 +60,8 @@ def _unknown_key(loc: Loc, document: Document, schema: Schema) -> Problem:
         expected = "no secret in this file"
         if loc[0] == "kafka":
             remedy = "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
+        elif loc[0] == "webhooks":
+            remedy = "name files that hold it: secret_files for signing, header_files for Authorization"
         else:
             remedy = "remove it; Plumbline takes no secret here"
         return Problem(loc, expected, remedy, "(not shown)")
