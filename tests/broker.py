@@ -2,7 +2,7 @@
 
 1. the address in KAFKA_BOOTSTRAP_SERVERS,
 2. the jars that `make jars` fetched, with Java >= 17,
-3. a container, where Docker answers;
+3. a container of apache/kafka in the same version, where Docker answers;
 
 `NoBroker` says why none of them did.
 """
@@ -60,14 +60,15 @@ def _container(otherwise: str) -> Iterator[Broker]:
     if not _docker_answers():
         raise NoBroker(f"{otherwise}; and no Docker engine answers")
     from docker.errors import DockerException
-    from testcontainers.community.kafka import KafkaContainer
+
+    from tests.kafka_container import KafkaContainer
 
     with ExitStack() as stack:
         try:
-            container = stack.enter_context(KafkaContainer().with_kraft())
+            container = stack.enter_context(KafkaContainer(f"apache/kafka:{_version()}"))
         except DockerException as error:
             raise NoBroker(f"{otherwise}; and Docker cannot start one: {error}") from None
-        yield Broker(container.get_bootstrap_server())
+        yield container.start_broker()
 
 
 def _docker_answers() -> bool:
@@ -86,9 +87,12 @@ def _docker_answers() -> bool:
             gc.collect()
 
 
+def _version() -> str:
+    return re.findall("<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
+
+
 def _jars() -> Path:
-    version = re.findall("<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
-    lib = ROOT / ".cache" / f"kafka-{version}" / "lib"
+    lib = ROOT / ".cache" / f"kafka-{_version()}" / "lib"
     if not (lib / ".verified").exists():
         raise NoBroker(
             f"no verified Kafka jars in {lib.relative_to(ROOT)} (`make jars` needs Java >= 17 and Maven)"
