@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -112,3 +113,41 @@ def _dirty(
     mixed = [(at + random_.uniform(0, 86400), key, value) for at, key, value in [*records, *again, *broken]]
     ordered = [(key, value) for _, key, value in sorted(mixed)]
     return Topic(ordered, frozenset(value for _, _, value in broken), len(broken), len(again))
+
+
+def with_carriers(
+    predictions: Topic, feedback: Topic, *, partitions: int
+) -> list[tuple[str, int, bytes, bytes]]:
+    """Both topics in one order of event time, as (topic, partition, key, value).
+
+    Where labels come, two years later, the model still predicts: one unlabelled carrier per partition and day
+    keeps the prediction clock going, so that hours mature while the labels flow and not all at the end.
+    """
+    merged: list[tuple[float, str, int, bytes, bytes]] = []
+    for name, topic in (("predictions", predictions), ("labels", feedback)):
+        at = 0.0
+        for key, value in topic.records:
+            at = max(at, _time(value))
+            merged.append((at, name, zlib.crc32(key) % partitions, key, value))
+    first, last = (f(at for at, name, *_ in merged if name == "labels" and at) for f in (min, max))
+    for day in range(int((last - first) // 86400) + 4):
+        for partition in range(partitions):
+            at = first + day * 86400
+            id_ = f"carrier-{day}-{partition}"
+            carrier = {
+                "prediction_id": id_,
+                "timestamp": datetime.fromtimestamp(at, UTC).isoformat(),
+                "model_name": "compas",
+                "model_version": "1",
+                "prediction": "0",
+                "prediction_score": 0.1,
+            }
+            merged.append((at, "predictions", partition, id_.encode(), json.dumps(carrier).encode()))
+    return [row[1:] for row in sorted(merged, key=lambda row: row[0])]
+
+
+def _time(value: bytes) -> float:
+    try:
+        return datetime.fromisoformat(json.loads(value)["timestamp"]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return 0.0

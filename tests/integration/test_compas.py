@@ -83,7 +83,7 @@ def run(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Run:
     ends = topic_ends(broker, topics["predictions"], topics["labels"])
     with agent(write_config(folder / "live.yaml", document)) as running:
         running.wait_read(ends)
-    running.wait(lambda a: _matured(a.status()), 60)
+        running.wait(lambda a: _matured(a.status()), 60)
         metrics, status = running.get("/metrics")[1], running.status()
         assert running.stop() == 0
     broken = {
