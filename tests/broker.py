@@ -88,7 +88,7 @@ def _docker_answers() -> bool:
 
 
 def _version() -> str:
-    return re.findall("<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
+    return str(re.findall("<kafka.version>(.*)</kafka.version>", POM.read_text())[0])
 
 
 def _jars() -> Path:

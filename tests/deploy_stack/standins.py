@@ -1,7 +1,7 @@
 """Images that behave like the public ones, for machines that reach package registries but no image registry.
 
     python -m tests.deploy_stack.standins kafka --jars FOLDER --base IMAGE-WITH-JAVA
-    python -m tests.deploy_stack.standins binary --tag prom/prometheus:v3.5.0 --base IMAGE --program prometheus …
+    python -m tests.deploy_stack.standins binary --tag prom/prometheus:TAG --base IMAGE --program prometheus …
 
 What is built takes the public image's name, on this machine's engine only. A stand-in reads the environment,
 the mounts and the arguments that deploy/compose.yaml and tests/kafka_container.py use, and no more.
@@ -35,9 +35,11 @@ env | grep ^KAFKA_ | grep -vE "$options" | while IFS== read -r name value; do
   key=$(sed 's/^KAFKA_//; s/___/\x01/g; s/__/\x02/g; s/_/./g; s/\x01/-/g; s/\x02/_/g' <<<"$name")
   printf '%s=%s\n' "${key,,}" "$value"
 done >$properties
-java="java ${KAFKA_HEAP_OPTS:--Xmx512m} -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=info -cp /opt/kafka/libs/*"
+log=-Dorg.slf4j.simpleLogger.defaultLogLevel=info
+java="java ${KAFKA_HEAP_OPTS:--Xmx512m} -XX:+UseSerialGC $log -cp /opt/kafka/libs/*"
+cluster=${CLUSTER_ID:-5L6g3nShT-eMCtK--X86sw}
 set -f
-$java kafka.tools.StorageTool format --ignore-formatted -t "${CLUSTER_ID:-5L6g3nShT-eMCtK--X86sw}" -c $properties
+$java kafka.tools.StorageTool format --ignore-formatted -t "$cluster" -c $properties
 exec $java kafka.Kafka $properties
 """
 
@@ -47,7 +49,7 @@ exec java -Xmx128m -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' org.apache.ka
 
 BINARY = """\
 FROM {base}
-COPY {program} /bin/{program}
+COPY bin /bin
 {extra}
 ENTRYPOINT ["/bin/{program}"]
 """
@@ -65,7 +67,8 @@ def main() -> None:
     kafka.add_argument("--base", required=True)
     binary = kinds.add_parser("binary")
     binary.add_argument("--tag", required=True)
-    binary.add_argument("--program", required=True, help="found on PATH")
+    binary.add_argument("--program", required=True, help="the image's entry point")
+    binary.add_argument("--also", nargs="*", default=[], help="NAME or NAME=PROGRAM: others of the image's")
     binary.add_argument("--base", required=True)
     binary.add_argument("--uid", default="65534")
     binary.add_argument("--folder", default="/data", help="made, and given to the user")
@@ -75,7 +78,8 @@ def main() -> None:
         if given.kind == "kafka":
             kafka_context(context, given.base, given.jars)
         else:
-            binary_context(context, given.base, given.program, given.folder, given.uid)
+            programs = [given.program, *given.also]
+            binary_context(context, given.base, programs, given.folder, given.uid)
         subprocess.run(["docker", "build", "--quiet", "--tag", given.tag, str(context)], check=True)
 
 
@@ -87,18 +91,19 @@ def kafka_context(context: Path, base: str, jars: Path) -> None:
     (context / "Dockerfile").write_text(KAFKA.format(base=base))
 
 
-def binary_context(context: Path, base: str, program: str, folder: str, uid: str) -> None:
-    """prom/prometheus and prom/alertmanager: one program as a user without rights."""
-    found = shutil.which(program)
-    if found is None:
-        raise SystemExit(f"{program} is not on PATH")
-    shutil.copy(found, context / program)
-    extra = (
-        f"RUN mkdir -p {folder} && chown {uid}:{uid} {folder}\nUSER {uid}:{uid}\nVOLUME [{folder!r}]".replace(
-            "'", '"'
-        )
-    )
-    (context / "Dockerfile").write_text(BINARY.format(base=base, program=program, extra=extra))
+def binary_context(context: Path, base: str, programs: list[str], folder: str, uid: str) -> None:
+    """prom/prometheus and prom/alertmanager: programs of this machine, run as a user without rights."""
+    (context / "bin").mkdir()
+    names = []
+    for program in programs:
+        name, _, here = program.partition("=")
+        found = shutil.which(here or name)
+        if found is None:
+            raise SystemExit(f"{here or name} is not on PATH")
+        shutil.copy(found, context / "bin" / name)
+        names.append(name)
+    extra = f'RUN mkdir -p {folder} && chown {uid}:{uid} {folder}\nUSER {uid}:{uid}\nVOLUME ["{folder}"]'
+    (context / "Dockerfile").write_text(BINARY.format(base=base, program=names[0], extra=extra))
 
 
 if __name__ == "__main__":
