@@ -1,4 +1,4 @@
-"""One HTTP port: /metrics, /status, and the probes /livez and /readyz.
+"""One HTTP port: the status page /, /metrics, /status, and the probes /livez and /readyz.
 
 Every answer is made from one immutable content object that `publish` swaps in, so that a scrape never waits
 for the processing and never sees half a commit. Readiness never depends on Kafka: in a sidecar it would take
@@ -11,18 +11,19 @@ import gzip
 import io
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import structlog
 
 from agent.errors import StartError
-from agent.respond import status
+from agent.respond import page, status
 from agent.respond.expose import Runtime, render
 from agent.respond.view import View
 
@@ -43,11 +44,19 @@ LIVE_S = 60.0
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
+_HTML = "text/html; charset=utf-8"
 
 
 class _Page:
-    def __init__(self, body: bytes, content_type: str, code: HTTPStatus = HTTPStatus.OK) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        content_type: str,
+        code: HTTPStatus = HTTPStatus.OK,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.body, self.content_type, self.code = body, content_type, code
+        self.headers = headers or {}
 
     @cached_property
     def gzipped(self) -> bytes:
@@ -55,15 +64,32 @@ class _Page:
 
 
 class _Content:
-    """What one commit shows. /status is written when first asked for: most commits are never looked at."""
+    """What one commit shows. /status and / are written when asked for: most commits are never looked at."""
 
-    def __init__(self, view: View, runtime: Runtime | None) -> None:
-        self._view = view
+    def __init__(self, view: View, runtime: Runtime | None, history: page.History) -> None:
+        self._view, self._runtime, self.history = view, runtime, history
+        self._pages: dict[tuple[str | None, bool], _Page] = {}
         self.metrics = _Page(render(view, runtime), _METRICS)
 
     @cached_property
     def status(self) -> _Page:
         return _Page(status.to_json(self._view), _JSON)
+
+    def page(self, query: str, stalled_s: float | None) -> _Page:
+        """The status page: `model=NAME` for one model, `paused` without refresh; kept, unless it is stale."""
+        asked = parse_qs(query, keep_blank_values=True, errors="replace")
+        name, paused = asked.get("model", [None])[0], "paused" in asked
+        if name is not None and name not in self._view.models:
+            return _Page(b"not found: no such model\n", _TEXT, HTTPStatus.NOT_FOUND)
+        found = self._pages.get((name, paused))
+        if found is None or stalled_s is not None:
+            body = page.render(
+                self._view, self.history, self._runtime, model_name=name, paused=paused, stalled_s=stalled_s
+            )
+            found = _Page(body, _HTML, headers=page.HEADERS)
+            if stalled_s is None:
+                self._pages[name, paused] = found
+        return found
 
 
 class Server:
@@ -75,7 +101,7 @@ class Server:
         self._live_s = live_s
         self._last_beat = now()
         self._started = False
-        self._content = _Content(View({}, {}, {}, 0, 0.0), None)
+        self._content = _Content(View({}, {}, {}, 0, 0.0), None, {})
         self._http: _Http | None = None
         self._thread: Thread | None = None
 
@@ -100,7 +126,7 @@ class Server:
 
     def publish(self, view: View, runtime: Runtime | None = None) -> None:
         """Show this view from now on; called after a commit, or when the live gauges have changed."""
-        self._content = _Content(view, runtime)
+        self._content = _Content(view, runtime, page.noted(self._content.history, view))
 
     def beat(self) -> None:
         """The processing loop is alive; the first beat makes the agent ready."""
@@ -115,18 +141,25 @@ class Server:
             thread.join(REQUEST_S)
             http.server_close()
 
-    def page(self, path: str) -> _Page:
+    def page(self, path: str, query: str = "") -> _Page:
         """The answer to one path."""
         match path:
+            case "/":
+                return self._content.page(query, self._stalled_s())
             case "/metrics":
                 return self._content.metrics
             case "/status":
                 return self._content.status
             case "/livez":
-                return _probe(self.now() - self._last_beat <= self._live_s, "ok", "processing stands still")
+                return _probe(self._stalled_s() is None, "ok", "processing stands still")
             case "/readyz":
                 return _probe(self._started, "ok", "starting")
-        return _Page(b"not found: try /metrics, /status, /livez or /readyz\n", _TEXT, HTTPStatus.NOT_FOUND)
+        return _Page(b"not found: try /, /metrics, /status, /livez or /readyz\n", _TEXT, HTTPStatus.NOT_FOUND)
+
+    def _stalled_s(self) -> float | None:
+        """Seconds since the loop last beat, once they are too many."""
+        silent = self.now() - self._last_beat
+        return silent if silent > self._live_s else None
 
 
 def _probe(good: bool, yes: str, no: str) -> _Page:
@@ -184,11 +217,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(REQUEST_S)
 
     def do_GET(self) -> None:
-        page = self.server.owner.page(self.path.partition("?")[0])
+        path, _, query = self.path.partition("?")
+        found = self.server.owner.page(path, query)
         zipped = _accepts_gzip(self.headers.get("Accept-Encoding", ""))
-        body = page.gzipped if zipped else page.body
-        self.send_response(page.code)
-        self.send_header("Content-Type", page.content_type)
+        body = found.gzipped if zipped else found.body
+        self.send_response(found.code)
+        self.send_header("Content-Type", found.content_type)
+        for header, value in found.headers.items():
+            self.send_header(header, value)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Vary", "Accept-Encoding")
         if zipped:

@@ -146,9 +146,9 @@ def test_head_has_the_headers_and_no_body(server: Server) -> None:
     assert headers["Content-Length"] == str(len(get(server, "/metrics")[2]))
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/status.json", "*"])
+@pytest.mark.parametrize("path", ["/index.html", "/metrics/", "/../etc/passwd", "/status.json", "*"])
 def test_anything_else_is_not_found(server: Server, path: str) -> None:
-    """Only the four paths exist, exactly."""
+    """Only the five paths exist, exactly."""
     assert get(server, path)[0] == 404
 
 

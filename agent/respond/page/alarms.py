@@ -1,0 +1,92 @@
+"""Red lines, tickets, and what was resolved: each with its evidence and a why in plain words."""
+
+from __future__ import annotations
+
+from agent.respond.page import tell
+from agent.respond.page.html import NOTHING, Html, join, table, tag, text, words
+from agent.respond.page.numbers import duration, moment
+from agent.respond.view import AlarmView, ModelView, MonitorView, Severity
+
+MAX_CARDS = 20
+MAX_RESOLVED = 12
+
+
+def active(model: ModelView, severity: Severity) -> list[AlarmView]:
+    """The latched alarms of a severity, the newest first."""
+    found = [a for a in model.alarms if a.resolved_ms is None and a.severity is severity]
+    return sorted(found, key=lambda alarm: (-alarm.raised_ms, alarm.key))
+
+
+def cards(model: ModelView, severity: Severity) -> Html:
+    """What is wrong now; nothing where nothing is."""
+    alarms = active(model, severity)
+    if not alarms:
+        return NOTHING
+    page = severity is Severity.PAGE
+    now = {monitor.key: monitor for monitor in model.monitors}
+    shown = [_card(model, alarm, now.get(alarm.key)) for alarm in alarms[:MAX_CARDS]]
+    rest = len(alarms) - len(shown)
+    more = tag("p", words(f"… and {rest} more, in /status."), class_="faint") if rest else NOTHING
+    head = f"Red lines broken ({len(alarms)})" if page else f"To look at: tickets ({len(alarms)})"
+    return tag("section", tag("h3", words(head)), tag("div", *shown, class_="cards"), more)
+
+
+def _card(model: ModelView, alarm: AlarmView, monitor: MonitorView | None) -> Html:
+    key, evidence = alarm.key, alarm.evidence
+    rows = [
+        ("Tolerated", words(tell.tolerated(key, evidence))),
+        ("Seen at the alarm", words(tell.seen(key, evidence))),
+    ]
+    if monitor is not None:
+        rows.append(("Seen now", words(tell.seen(key, monitor.evidence))))
+    rows.append(("Since", _since(model, alarm)))
+    rows.append(("How sure", words(f"{tell.certainty(evidence)}; the interval holds at every look.")))
+    if key.model_version:
+        rows.append(("Version", text(key.model_version)))
+    page = alarm.severity is Severity.PAGE
+    badge = tag(
+        "span", words("red line" if page else "ticket"), class_="badge broken" if page else "badge warn"
+    )
+    return tag(
+        "article",
+        tag("h4", badge, Html(" "), words(tell.title(key))),
+        tag("p", words(tell.meaning(key, evidence))),
+        tag("dl", *(join([tag("dt", words(term)), tag("dd", told)]) for term, told in rows)),
+        class_="card alarm page" if page else "card alarm",
+    )
+
+
+def _since(model: ModelView, alarm: AlarmView) -> Html:
+    if model.watermark_ms is None:
+        return moment(alarm.raised_ms)
+    return join(
+        [moment(alarm.raised_ms), words(f" ({duration(model.watermark_ms - alarm.raised_ms)} of event time)")]
+    )
+
+
+def resolved(model: ModelView) -> Html:
+    """The alarms that are over, the newest first."""
+    over = sorted((a for a in model.alarms if a.resolved_ms is not None), key=lambda a: (-a.raised_ms, a.key))
+    if not over:
+        return tag("p", words("No alarm has been resolved yet."), class_="faint")
+    rows = [_over(alarm) for alarm in over[:MAX_RESOLVED]]
+    rest = len(over) - len(rows)
+    caption = words("The newest first" + (f"; {rest} earlier ones are in /status" if rest else ""))
+    return table(caption, ("What", "Seen, and tolerated", "When", "Ended"), rows)
+
+
+def _over(alarm: AlarmView) -> list[Html]:
+    key, page = alarm.key, alarm.severity is Severity.PAGE
+    badge = tag("span", words("page" if page else "ticket"), class_="badge was" if page else "badge")
+    seen = [
+        tag("span", words(tell.seen(key, alarm.evidence))),
+        tag("small", words(f"tolerated: {tell.tolerated(key, alarm.evidence)}")),
+    ]
+    lasted = duration((alarm.resolved_ms or alarm.raised_ms) - alarm.raised_ms)
+    when = [moment(alarm.raised_ms), tag("small", words(f"for {lasted}"))]
+    return [
+        join([badge, Html(" "), words(tell.title(key))]),
+        join(seen),
+        join(when),
+        words(tell.reason(alarm.reason)),
+    ]

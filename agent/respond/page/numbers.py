@@ -1,0 +1,77 @@
+"""Numbers, times and durations as people read them; what is not known is said to be unknown."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from agent.respond.page.html import Html, tag, words
+
+Unit = Literal["share", "times", "seconds", "count", "plain"]
+
+UNKNOWN = "unknown"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 253_402_300_799_999
+_COUNTS = ("true_positives", "true_negatives", "false_positives", "false_negatives")
+_PLAIN = ("log_loss", "brier", "matthews_correlation", "roc_auc", "roc_auc_macro")
+
+
+def unit_of(metric: str) -> Unit:
+    """The unit of a metric by its id."""
+    if metric in _COUNTS:
+        return "count"
+    if metric in _PLAIN:
+        return "plain"
+    return "seconds" if metric.endswith("_seconds") else "share"
+
+
+def number(value: float | None, unit: Unit = "plain") -> str:
+    """One number with its unit; None, NaN and infinities are unknown."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    match unit:
+        case "share":
+            return f"{100 * value:.1f} %"
+        case "times":
+            return f"{value:.2f} ×"
+        case "seconds":
+            return f"{1000 * value:.1f} ms" if abs(value) < 1 else f"{value:.2f} s"
+        case "count":
+            return f"{value:,.0f}"
+        case "plain":
+            return f"{value:.3f}"
+
+
+def between(low: float | None, high: float | None, unit: Unit) -> str:
+    """An interval in words; empty where there is none."""
+    known_low, known_high = known(low), known(high)
+    if known_low and known_high:
+        return f"{number(low, unit)} to {number(high, unit)}"
+    if known_low:
+        return f"at least {number(low, unit)}"
+    return f"at most {number(high, unit)}" if known_high else ""
+
+
+def known(value: float | None) -> bool:
+    """Is it a number that can be shown?"""
+    return value is not None and math.isfinite(value)
+
+
+def moment(ms: int | None, *, date: bool = True) -> Html:
+    """A time in UTC."""
+    if ms is None:
+        return words(UNKNOWN)
+    at = _EPOCH + timedelta(milliseconds=min(max(ms, 0), _LAST_MS))
+    shown = f"{at.day} {at:%b %Y}, {at:%H:%M} UTC" if date else f"{at:%H:%M} UTC"
+    return tag("time", words(shown), datetime=at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def duration(ms: int) -> str:
+    """A span in its two largest units."""
+    minutes = max(0, ms) // 60_000
+    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {rest} min" if hours else f"{rest} min"

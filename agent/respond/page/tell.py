@@ -1,0 +1,167 @@
+"""What an alarm and a verdict mean, in words for people who never saw the code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from agent.respond.page.html import name
+from agent.respond.page.numbers import Unit, between, number
+from agent.respond.view import MonitorKey, MonitorView
+from detectors import Evidence, Verdict
+from detectors.edetector import ALPHA
+from detectors.fairness.ratio import MIN_GROUP
+
+RATE_EVENTS = 30
+"""Events that a detector of one rate must have seen before it has a verdict."""
+
+
+class _Words(NamedTuple):
+    title: str
+    what: str
+    """What its value is."""
+    unit: Unit
+
+
+_WORDS = {
+    "rate_drop": _Words("{metric} is worse than tolerated", "{metric}", "share"),
+    "group_ratio": _Words("{metric} of {segment} is out of proportion", "{metric} of {segment}", "times"),
+    "histogram_drift": _Words(
+        "{feature} no longer looks as in the baseline", "distance of {feature} from the baseline", "plain"
+    ),
+    "missing_surge": _Words("{feature} goes missing", "share of {feature} missing", "share"),
+    "confidence_collapse": _Words(
+        "The model is no longer confident", "share of confident predictions", "share"
+    ),
+    "constant_predictions": _Words(
+        "Predictions hardly vary", "share of the most frequent prediction", "share"
+    ),
+    "volume_drop": _Words("Predictions have stopped coming", "predictions against the expected", "share"),
+}
+_RATIOS = {
+    "selection_rate": "{segment} is predicted positive {value} as often as those it is compared with.",
+    "false_positive_rate": (
+        "{segment} is wrongly predicted positive {value} as often as those it is compared with."
+    ),
+    "true_positive_rate": "Positives of {segment} are found {value} as often as those of the others.",
+}
+REASONS = {
+    "constraint_broken": "a red line is broken",
+    "drift_confirmed": "drift, and the model has become worse with it",
+    "performance_drop": "the model has become worse",
+    "already_requested": "already requested for this incident",
+    "cooldown": "too soon after the last request",
+    "not_enough_labels": "too few labels to learn from",
+    "dry_run": "dry run: nothing is sent",
+    "version_replaced": "the version was replaced",
+    "recovered": "recovered",
+    "fired": "active",
+    "escalated": "a ticket that became a page",
+}
+
+
+def plain(identifier: str) -> str:
+    """An id in words: false_positive_rate → false positive rate."""
+    return name(identifier).replace("_", " ")
+
+
+def reason(identifier: str) -> str:
+    """Why something was decided."""
+    return REASONS.get(identifier, plain(identifier))
+
+
+def title(key: MonitorKey) -> str:
+    """What happened."""
+    found = _WORDS.get(key.detector)
+    if found is None:
+        told = " ".join(part for part in (key.metric, key.feature, key.segment) if part)
+        return sentence(f"{plain(key.detector)} {name(told)}".strip())
+    return sentence(found.title.format(**_names(key)))
+
+
+def what(key: MonitorKey) -> str:
+    """What the detector's value is."""
+    found = _WORDS.get(key.detector)
+    return "value" if found is None else found.what.format(**_names(key))
+
+
+def unit(key: MonitorKey) -> Unit:
+    """The unit of the detector's value."""
+    found = _WORDS.get(key.detector)
+    return "plain" if found is None else found.unit
+
+
+def meaning(key: MonitorKey, evidence: Evidence) -> str:
+    """One sentence that a product manager can repeat."""
+    value, was = number(evidence.value, unit(key)), number(evidence.reference, unit(key))
+    names = {**_names(key), "value": value.replace(" ×", " times")}
+    match key.detector:
+        case "group_ratio":
+            return _RATIOS.get(key.metric, "{metric} of {segment} is {value} that of the others.").format(
+                **names
+            )
+        case "rate_drop":
+            return f"{sentence(plain(key.metric))} is {value}; on the baseline it was {was}."
+        case "missing_surge":
+            return f"{name(key.feature)} is missing from {value} of the requests; on the baseline from {was}."
+        case "confidence_collapse":
+            return f"{value} of the predictions are as sure as half of them ({was}) used to be."
+        case "constant_predictions":
+            return f"{value} of all predictions are nearly the same; on the baseline {was}."
+        case "volume_drop":
+            return f"{value} of the expected predictions arrive."
+        case "histogram_drift":
+            return f"{_names(key)['feature']} is distributed unlike in the baseline. That alone is no harm."
+    return ""
+
+
+def tolerated(key: MonitorKey, evidence: Evidence) -> str:
+    """The band in which nobody is called."""
+    return between(*evidence.tolerance, unit(key)) or "no bar"
+
+
+def seen(key: MonitorKey, evidence: Evidence) -> str:
+    """The value, its interval, and on how many events it stands."""
+    interval = between(evidence.low, evidence.high, unit(key))
+    interval = f" ({100 * (1 - ALPHA):.0f} % interval {interval})" if interval else ""
+    return f"{number(evidence.value, unit(key))}{interval}, from {evidence.samples:,} events"
+
+
+def certainty(evidence: Evidence) -> str:
+    """How far the evidence is from the bar that the false-alarm budget sets."""
+    return f"{number(evidence.ratio, 'times')} the evidence that the false-alarm budget asks for"
+
+
+def verdict(monitor: MonitorView) -> str:
+    """Broken (latched), ok or unknown: never a guess."""
+    if monitor.active:
+        return "broken"
+    return "unknown" if monitor.evidence.verdict is Verdict.NOT_ENOUGH else "ok"
+
+
+def lacking(monitor: MonitorView, group_events: int | None = None) -> str:
+    """What is missing for a verdict. `group_events`: of the smaller group, where it is known."""
+    detector, evidence = monitor.key.detector, monitor.evidence
+    if detector == "group_ratio":
+        if group_events is not None and group_events < MIN_GROUP:
+            return f"not enough evidence: {group_events} of {MIN_GROUP} in the group"
+        return f"not enough evidence: each group needs {MIN_GROUP} events"
+    if detector in ("rate_drop", "missing_surge", "confidence_collapse", "constant_predictions"):
+        return f"not enough evidence: {min(evidence.samples, RATE_EVENTS)} of {RATE_EVENTS} events"
+    if detector == "volume_drop":
+        return "not enough evidence: what is usual is still being learned"
+    return f"not enough evidence: {evidence.samples:,} events"
+
+
+def sentence(told: str) -> str:
+    """With a capital, unless it begins with a name as it is spelled elsewhere."""
+    first = told.split(" ", 1)[0]
+    return told if "_" in first or "=" in first else told[:1].upper() + told[1:]
+
+
+def _names(key: MonitorKey) -> dict[str, str]:
+    feature = {"score": "the score", "predicted": "the prediction", "prediction": "the prediction"}
+    return {
+        "metric": plain(key.metric),
+        "segment": name(key.segment),
+        "feature": feature.get(key.feature, name(key.feature)),
+    }
