@@ -63,6 +63,10 @@ class Lifecycle:
         """The version that served at a time; "" before any."""
         return next((version for since, version in reversed(self._serving) if since <= at_ms), "")
 
+    def since(self, version: str) -> int | None:
+        """End of the first step in which a version had events."""
+        return self._active_ms[version][0] if version in self._active_ms else None
+
     def state(self) -> dict[str, Any]:
         return {
             "first_version": self.first_version,

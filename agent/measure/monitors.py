@@ -216,6 +216,10 @@ class Monitors:
         """Mature labels of the 30 days before a time."""
         return sum(n for when, n in self.judged.values() if at_ms - LABELS_WINDOW_MS <= when < at_ms)
 
+    def labelled(self, version: str, start: int, age: int) -> Int64s | None:
+        """What the labels of a matured hour say; None without labels."""
+        return self._performance_counts(version, "", start, age)
+
     def forget(self) -> None:
         """Forget the judging of hours whose panes are gone."""
         kept = set(self.model.panes.starts(HOUR))

@@ -51,11 +51,20 @@ def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
         versions={v: version_view(judge, v) for v in at_work},
         monitors=monitors,
         alarms=judge.alarms,
-        triggers=list(judge.retraining.requests),
+        triggers=_triggers(judge),
         suppressed=dict(judge.retraining.suppressed),
         join=join_terms(model),
         max_series=model.config.max_series,
     )
+
+
+def _triggers(judge: Judge) -> list[Mapping[str, object]]:
+    """Requests, with the verdict on what they brought where there is one."""
+    verdicts = judge.handovers.verdicts
+    return [
+        {**event, "verdict": verdicts[event["id"]]} if event["id"] in verdicts else event
+        for event in judge.retraining.requests
+    ]
 
 
 def join_terms(model: Model) -> dict[str, int]:

@@ -131,7 +131,8 @@ class ModelView:
     alarms: Sequence[AlarmView]
     """The newest last; active ones always included, resolved ones up to a bound."""
     triggers: Sequence[Mapping[str, object]]
-    """Retraining requests as CloudEvents, the newest last."""
+    """Retraining requests as CloudEvents, the newest last; `verdict` is what came of one: the data of its
+    verdict event."""
     suppressed: Mapping[str, int]
     """Retraining requests not sent, by reason."""
     join: Mapping[str, int]
