@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,6 +65,34 @@ DurationOrZero = Annotated[
     _AS_TEXT,
     _duration_schema("a duration with its unit, such as 0s, 10m, 24h or 35d"),
 ]
+
+
+def parse_moment(value: object) -> datetime:
+    """Read "2026-01-01" (its beginning) or "2026-01-01T22:00:00Z". Without an offset it is UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.strip())
+    if not isinstance(value, datetime):
+        raise ValueError("no time")
+    if value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("too far away") from None
+
+
+_MOMENT = {
+    "type": "string",
+    "pattern": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$",
+    "x-expected": "a date or time, of UTC by default, such as 2026-01-01 or 2026-01-01T22:00:00Z",
+}
+Moment = Annotated[
+    datetime,
+    BeforeValidator(parse_moment),
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    WithJsonSchema(_MOMENT),
+]
+"""A point of event time."""
 
 
 def _as_text(value: object) -> object:
@@ -234,6 +262,95 @@ class BudgetConfig(Section):
     period: Duration = timedelta(days=30)
 
 
+Rate = Literal[
+    "accuracy",
+    "precision",
+    "recall",
+    "true_positive_rate",
+    "specificity",
+    "false_positive_rate",
+    "false_negative_rate",
+]
+"""A share of labelled predictions, of which exact intervals are known."""
+Disparity = Literal["false_positive_rate_ratio", "true_positive_rate_ratio", "selection_rate_ratio"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Dated(Section):
+    """A section with a `from`, which Python has as a word of its own."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+
+class BarConfig(Dated):
+    """A bar from a day on."""
+
+    begin: Moment = Field(alias="from")
+    max: Share | None = None
+    min: Share | None = None
+
+
+class ConstraintConfig(Section):
+    """A red line: pages when the window's value lies beyond the bar with its whole confidence interval."""
+
+    metric: Literal[Rate, "error_rate", "selection_rate", Disparity]
+    """A ratio between groups needs no bar: it is broken while its fairness alarm is latched."""
+    max: Share | None = None
+    min: Share | None = None
+    bars: list[BarConfig] = []
+    """Instead of max or min: bars that tighten from day to day, the earliest first."""
+    segment: Name | None = None
+    """One group, attribute=value; default: everybody, and for a ratio each group."""
+    window: Literal["1h", "24h", "7d"] = "24h"
+    """Of event time, back from the newest closed step (or, with labels, matured hour)."""
+
+
+class RolesConfig(Section):
+    """What a metric is for. A ratio between groups is METRIC_ratio; a detector without metric, its name."""
+
+    constraints: list[ConstraintConfig] = []
+    """In the order that was decided beforehand: when several break, the first of them pages."""
+    objectives: Annotated[list[Name], Field(max_length=5)] = []
+    """The vital few. Their alarms wait while a constraint is broken."""
+    diagnostics: list[Name] = []
+    """These never page: their pages become tickets."""
+
+
+class PairConfig(Section):
+    """A ticket when a metric gets better while its guard gets worse: that is how a metric is gamed."""
+
+    metric: Rate
+    guard: Rate
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Both must have left their reference by more than this share of it."""
+    window: Literal["1h", "24h", "7d"] = "24h"
+
+
+class LifeConfig(Section):
+    """Who answers for a metric, and until when."""
+
+    owner: str | None = None
+    review: Moment | None = None
+    """From then on /status says that the metric is due for review."""
+    retire: Moment | None = None
+    """From then on the metric is not exposed and does not alarm."""
+
+
+class MaintenanceConfig(Dated):
+    """A stretch of event time in which everything is counted, nothing learned and nobody called."""
+
+    begin: Moment = Field(alias="from")
+    to: Moment
+    reason: str = ""
+
+
+class BackfillConfig(Section):
+    """History that is read for the first time: counted and learned from, but nobody is called."""
+
+    until: Moment | None = None
+    """Event time; null: there is none."""
+
+
 def _default_maturity(model: dict[str, Any]) -> timedelta:
     horizon: timedelta = model.get("label_horizon", timedelta(days=7))
     return min(timedelta(days=7), horizon)
@@ -280,6 +397,12 @@ class ModelConfig(Section):
     drift: DriftConfig = DriftConfig()
     silence: SilenceConfig = SilenceConfig()
     retraining: RetrainingConfig = RetrainingConfig()
+    roles: RolesConfig = RolesConfig()
+    pairs: list[PairConfig] = []
+    life: dict[Name, LifeConfig] = {}
+    """By metric."""
+    maintenance: list[MaintenanceConfig] = []
+    backfill: BackfillConfig = BackfillConfig()
 
 
 class StateConfig(Section):

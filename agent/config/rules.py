@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 
-from agent.config import Config, KafkaConfig, ModelConfig, format_duration
+from agent.config import Config, ConstraintConfig, KafkaConfig, ModelConfig, format_duration
 from agent.config.file import Loc, Problem
 from agent.errors import ConfigError
 
@@ -19,7 +20,7 @@ def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
     problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config), *_webhooks(config)]
     for name, model in config.models.items():
         loc: Loc = ("models", name)
-        checks = (_classes, _slices, _windows, _times, _step)
+        checks = (_classes, _slices, _windows, _times, _step, _constraints, _roles, _pairs, _maintenance)
         problems += [problem for check in checks for problem in check(loc, model)]
         if need_baselines:
             problems += _baseline(loc, model)
@@ -206,6 +207,72 @@ def _step(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
             "choose the nearest of these; hours are what panes are kept by",
             format_duration(step),
         )
+
+
+def _constraints(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    for index, line in enumerate(model.roles.constraints):
+        at: Loc = (*loc, "roles", "constraints", index)
+        bars = [(line.max, line.min)] if (line.max, line.min) != (None, None) else []
+        dated = [(bar.max, bar.min) for bar in line.bars]
+        if line.metric.endswith("_ratio"):
+            if bars or dated:
+                remedy = "remove the bar; how large a ratio may be is fairness.tolerance"
+                yield Problem(at, "no bar for a ratio between groups", remedy)
+        elif bool(bars) == bool(dated) or any((high is None) == (low is None) for high, low in bars + dated):
+            remedy = "write `max: 0.05` or `min: 0.9`, or dated ones: `bars: [{from: 2026-01-01, max: 0.05}]`"
+            yield Problem(at, "one bar, max or min", remedy)
+        else:
+            yield from _tightening(at, line)
+        if model.task == "multiclass" and line.metric not in ("accuracy", "error_rate"):
+            yield Problem((*at, "metric"), "accuracy or error_rate for several classes", "choose one of them")
+        groups = [part.partition("=") for part in (line.segment or "").split(",")]
+        if line.segment and not all(name in model.segments and value for name, _, value in groups):
+            known = ", ".join(model.segments) or "none"
+            remedy = "write `segment: attribute=value`, and the attribute in segments"
+            yield Problem((*at, "segment"), f"a group of segments ({known})", remedy, line.segment)
+
+
+def _tightening(at: Loc, line: ConstraintConfig) -> Iterator[Problem]:
+    """A bar that is loosened when it hurts is none."""
+    for index, (bar, after) in enumerate(pairwise(line.bars), start=1):
+        if after.begin <= bar.begin:
+            yield Problem((*at, "bars", index, "from"), "a later day than the bar before", "sort them by day")
+        same = (bar.max is None) == (after.max is None)
+        looser = _bar(after.max, 1) > _bar(bar.max, 1) or _bar(after.min, 0) < _bar(bar.min, 0)
+        if not same or looser:
+            yield Problem((*at, "bars", index), "a bar as tight as the one before, or tighter", "tighten it")
+
+
+def _bar(value: float | None, none: float) -> float:
+    return none if value is None else value
+
+
+def _roles(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    roles = model.roles
+    constraints = {line.metric: "constraint" for line in roles.constraints}
+    lines = [f"{line.metric} {line.segment or ''}".strip() for line in roles.constraints]
+    if twice := _repeated(lines):
+        yield Problem((*loc, "roles", "constraints"), "each red line once", f"remove one {', '.join(twice)}")
+    if twice := _repeated([*constraints, *roles.objectives, *roles.diagnostics]):
+        yield Problem((*loc, "roles"), "one role for each metric", f"decide for one: {', '.join(twice)}")
+
+
+def _pairs(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    for index, pair in enumerate(model.pairs):
+        at: Loc = (*loc, "pairs", index)
+        if pair.metric == pair.guard:
+            yield Problem((*at, "guard"), "another metric", "name what must not get worse", pair.guard)
+        if model.task == "multiclass":
+            yield Problem(at, "a binary model for a pair", "remove it")
+    if _repeated([f"{pair.metric}/{pair.guard}" for pair in model.pairs]):
+        yield Problem((*loc, "pairs"), "each pair once", "remove the repetition")
+
+
+def _maintenance(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    for index, window in enumerate(model.maintenance):
+        if window.to <= window.begin:
+            at: Loc = (*loc, "maintenance", index, "to")
+            yield Problem(at, "a time after from", "exchange the two", window.to.isoformat())
 
 
 def _baseline(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
