@@ -63,7 +63,7 @@ def quantile_edges(values: Floats, bins: int) -> Floats:
     atoms, counts = np.unique(inner, return_counts=True)
     heavy = atoms[counts > 1]
     top = np.nextafter(values.max(), np.inf)
-    return np.unique(np.concatenate([inner, np.nextafter(heavy, np.inf), [top]]))
+    return np.unique(np.concatenate([inner[:-1], np.nextafter(heavy, np.inf), [top]]))
 
 
 def group_bins(counts: Int64s, groups: int) -> Int64s:
