@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from agent.config import Config
 from agent.errors import StartError
 from agent.events import NO_TIME, Kind, Partition
+from agent.ingest.kafka import BrokerUnreachable, KafkaSource
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
@@ -33,12 +33,6 @@ _log = structlog.get_logger()
 POLL_S = 0.2
 RETRY_S = 5.0
 OUTBOX_BATCH = 1000
-
-
-class Unreachable(Protocol):
-    """A start failure that only time can mend."""
-
-    patient: bool
 
 
 def run(
@@ -126,7 +120,7 @@ class Agent:
             try:
                 self.source.start(self.pipeline.positions)
             except StartError as error:
-                if self.config.on_start_failure == "exit" and not getattr(error, "patient", False):
+                if self.config.on_start_failure == "exit" and not isinstance(error, BrokerUnreachable):
                     raise
                 _log.warning("cannot_start_yet", error=str(error), retry_in_seconds=RETRY_S)
                 self._publish()
@@ -206,7 +200,8 @@ class Idle:
             if high == NO_TIME:
                 continue
             waited = {
-                p: self._waited(name, p, model.clock, p in caught_up, now_s) for p in pipeline.read_by(Kind.PREDICTION)
+                p: self._waited(name, p, model.clock, p in caught_up, now_s)
+                for p in pipeline.read_by(Kind.PREDICTION)
             }
             pause = min(waited.values(), default=0.0)
             floor = high - model.clock.lateness_ms
@@ -223,7 +218,9 @@ class Idle:
                 found.append(Control("", p, predicted))
         return found
 
-    def _waited(self, stream: str, partition: Partition, clock: Clock, caught_up: bool, now_s: float) -> float:
+    def _waited(
+        self, stream: str, partition: Partition, clock: Clock, caught_up: bool, now_s: float
+    ) -> float:
         """Seconds since the clock of a partition last moved or had something to read."""
         newest = clock.newest.get(partition, NO_TIME)
         seen, since = self._since.get((stream, partition), (newest, now_s))
@@ -256,8 +253,6 @@ def agent_version() -> str:
 
 
 def _sink(config: Config, source: Source) -> Sink:
-    from agent.ingest.kafka import KafkaSource
-
     if isinstance(source, KafkaSource) and config.dead_letters.topic and config.retraining_topic:
         from agent.respond.kafka_sink import KafkaSink
 
@@ -269,7 +264,8 @@ def file_topics(config: Config) -> dict[str, Path]:
     """Where dead letters and retraining requests go without a broker."""
     directory = config.state.dir
     return {
-        config.dead_letters.topic or "dead-letters": config.dead_letters.path or directory / "dead-letters.jsonl",
+        config.dead_letters.topic or "dead-letters": config.dead_letters.path
+        or directory / "dead-letters.jsonl",
         config.retraining_topic or "retraining": directory / "retraining.jsonl",
     }
 
