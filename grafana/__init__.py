@@ -1,0 +1,14 @@
+"""Dashboards as code: `python -m grafana` (or `make dashboards`) writes the JSON of dashboards/.
+
+    parts     queries, panels and their thresholds, as the dashboards spell them
+    frame     what all dashboards share: variables, links, annotations, and the writing
+    fleet     which models need somebody now, worst first
+    model     one model: red lines, alarms, quality, traffic
+    feature   which feature or segment is behind it
+    fairness  whether groups are treated alike
+    business  what the decisions are worth, and what watching them costs
+    health    whether the agents themselves can be believed
+
+A query names metrics of agent/respond/expose.py only, matches `job` and `instance`, and aggregates over
+instances: with several agents every model is owned by one, but nobody should have to know which.
+"""
