@@ -23,7 +23,7 @@ def requests(model: ModelView) -> Html:
     rows = [_request(event) for event in reversed(model.triggers[-MAX_REQUESTS:])]
     parts = []
     if rows:
-        heads = ("When", "Why", "Labels to learn from", "Next one not before")
+        heads = ("When", "Why", "Labels to learn from", "Next one not before", "Did it pay?")
         parts.append(table(words("The newest first"), heads, rows))
     else:
         parts.append(tag("p", words("No retraining has been requested."), class_="faint"))
@@ -42,14 +42,28 @@ def _request(event: Mapping[str, object]) -> list[Html]:
     details = [f"version {name(str(version))}"] if version is not None else []
     details += ["dry run"] if told.get("dry_run") else []
     return [
-        moment(_ms(event.get("time"))),
+        moment(time_ms(event.get("time"))),
         join([words(why), tag("small", words(", ".join(details)))]),
         words(f"{labels:,}" if isinstance(labels, int) else "unknown"),
-        moment(_ms(told["cooldown_until"])) if told.get("cooldown_until") else words("–"),
+        moment(time_ms(told["cooldown_until"])) if told.get("cooldown_until") else words("–"),
+        _paid(event.get("verdict")),
     ]
 
 
-def _ms(value: object) -> int | None:
+def _paid(verdict: object) -> Html:
+    """What the new version brought, once its own labels tell."""
+    if not isinstance(verdict, Mapping):
+        return words("not known yet")
+    metric = str(verdict.get("metric", ""))
+    rates = [verdict.get(which) for which in ("previous", "current")]
+    values = [rate.get("value") if isinstance(rate, Mapping) else None for rate in rates]
+    change = " → ".join(number(value, unit_of(metric)) for value in values)
+    said = tell.sentence(tell.plain(str(verdict.get("verdict", "unknown"))))
+    return join([words(said), tag("small", words(f"{tell.plain(metric)} {change}"))])
+
+
+def time_ms(value: object) -> int | None:
+    """An RFC 3339 time in milliseconds; None if it is none."""
     try:
         return round(datetime.fromisoformat(str(value)).timestamp() * 1000)
     except (ValueError, OverflowError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agent.respond.page import tell
+from collections.abc import Mapping
+
+from agent.respond.page import account, tell
 from agent.respond.page.html import NOTHING, Html, join, table, tag, text, words
 from agent.respond.page.numbers import duration, moment
 from agent.respond.view import AlarmView, ModelView, MonitorView, Severity
@@ -40,7 +42,9 @@ def _card(model: ModelView, alarm: AlarmView, monitor: MonitorView | None) -> Ht
     if monitor is not None:
         rows.append(("Seen now", words(tell.seen(key, monitor.evidence))))
     rows.append(("Since", _since(model, alarm)))
-    rows.append(("How sure", words(f"{tell.certainty(evidence)}; the interval holds at every look.")))
+    rows.append(("How sure", words(f"{tell.certainty(evidence)} Intervals hold at every look.")))
+    if asked := _asked(model, alarm):
+        rows.append(("Asked for", join([words("retraining, "), asked])))
     if key.model_version:
         rows.append(("Version", text(key.model_version)))
     page = alarm.severity is Severity.PAGE
@@ -59,9 +63,22 @@ def _card(model: ModelView, alarm: AlarmView, monitor: MonitorView | None) -> Ht
 def _since(model: ModelView, alarm: AlarmView) -> Html:
     if model.watermark_ms is None:
         return moment(alarm.raised_ms)
-    return join(
-        [moment(alarm.raised_ms), words(f" ({duration(model.watermark_ms - alarm.raised_ms)} of event time)")]
-    )
+    ago = duration(model.watermark_ms - alarm.raised_ms)
+    return join([moment(alarm.raised_ms), words(f" ({ago} ago, in event time)")])
+
+
+def _asked(model: ModelView, alarm: AlarmView) -> Html | None:
+    """When retraining was requested with this alarm in its evidence."""
+    key = alarm.key
+    parts = {"detector": key.detector, "feature": key.feature, "segment": key.segment, "metric": key.metric}
+    for event in reversed(model.triggers):
+        at, data = account.time_ms(event.get("time")), event.get("data")
+        if at is None or at < alarm.raised_ms or not isinstance(data, Mapping):
+            continue
+        for entry in data.get("evidence", ()):
+            if all((entry.get(part) or "") == value for part, value in parts.items()):
+                return moment(at)
+    return None
 
 
 def resolved(model: ModelView) -> Html:

@@ -46,12 +46,26 @@ def join(parts: Iterable[Html], between: str = "") -> Html:
 
 
 def table(caption: Html, heads: Iterable[str], rows: Iterable[Iterable[Html]]) -> Html:
-    """A table in a box that scrolls by itself where it must; the first cell of a row is its heading."""
-    head = tag("tr", *(tag("th", words(one), scope="col") for one in heads))
-    body = [_row(list(row)) for row in rows]
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label="table")
+    """A table; the first cell of a row is its heading.
+
+    On a phone the style sheet lays each row out as a list with the columns' heads beside the cells. The roles
+    keep it a table for screen readers, which go by the layout.
+    """
+    named = list(heads)
+    head = tag("tr", *(tag("th", words(one), scope="col", role="columnheader") for one in named), role="row")
+    body = [_row(named, list(row)) for row in rows]
+    return tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", head, role="rowgroup"),
+        tag("tbody", *body, role="rowgroup"),
+        role="table",
+    )
 
 
-def _row(cells: list[Html]) -> Html:
-    return tag("tr", tag("th", cells[0], scope="row"), *(tag("td", cell) for cell in cells[1:]))
+def _row(heads: list[str], cells: list[Html]) -> Html:
+    rest = (
+        tag("td", tag("div", cell), role="cell", data_label=head)
+        for head, cell in zip(heads[1:], cells[1:], strict=True)
+    )
+    return tag("tr", tag("th", cells[0], scope="row", role="rowheader"), *rest, role="row")

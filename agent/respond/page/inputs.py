@@ -30,7 +30,16 @@ def suspects(model: ModelView, version: VersionView) -> Html:
         " tolerated; PSI is the classic index. Drift alone opens a ticket, never a page."
     )
     caption += f" {rest} more are in /status." if rest else ""
-    return table(words(caption), ("Input", "Distance", "Missing", "Evidence"), rows)
+    shown = table(words(caption), ("Input", "Distance", "Missing", "Evidence"), rows)
+    if any(_suspicious(monitor) for monitors in by_feature.values() for monitor in monitors.values()):
+        return shown
+    calm = tag("p", words(f"No input is under suspicion: none of {len(ranked)} drifts or goes missing."))
+    return join([calm, tag("details", tag("summary", words("Show them all the same")), shown)])
+
+
+def _suspicious(monitor: MonitorView) -> bool:
+    """An alarm, half the evidence for one, or nothing known."""
+    return monitor.active or monitor.evidence.warming_up or not monitor.evidence.ratio < 0.5
 
 
 def _rank(version: VersionView, feature: str, monitors: dict[str, MonitorView]) -> tuple[int, float, float]:

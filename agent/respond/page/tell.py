@@ -75,7 +75,8 @@ def title(key: MonitorKey) -> str:
     if found is None:
         told = " ".join(part for part in (key.metric, key.feature, key.segment) if part)
         return sentence(f"{plain(key.detector)} {name(told)}".strip())
-    return sentence(found.title.format(**_names(key)))
+    told = found.title.format(**_names(key))
+    return sentence(told) if key.metric or told.startswith("the ") else told
 
 
 def what(key: MonitorKey) -> str:
@@ -110,7 +111,7 @@ def meaning(key: MonitorKey, evidence: Evidence) -> str:
         case "volume_drop":
             return f"{value} of the expected predictions arrive."
         case "histogram_drift":
-            return f"{_names(key)['feature']} is distributed unlike in the baseline. That alone is no harm."
+            return f"The distribution of {_names(key)['feature']} has changed. That alone is no harm yet."
     return ""
 
 
@@ -128,7 +129,8 @@ def seen(key: MonitorKey, evidence: Evidence) -> str:
 
 def certainty(evidence: Evidence) -> str:
     """How far the evidence is from the bar that the false-alarm budget sets."""
-    return f"{number(evidence.ratio, 'times')} the evidence that the false-alarm budget asks for"
+    ratio = number(evidence.ratio, "times")
+    return f"The evidence is {ratio} the bar that keeps false alarms within their budget."
 
 
 def verdict(monitor: MonitorView) -> str:

@@ -195,7 +195,7 @@ def _of_worst(
         verdict=_verdict(monitors),
         low=None if silent else evidence.low,
         high=None if silent else evidence.high,
-        reference=evidence.reference,
+        reference=None if key.detector == "group_ratio" else evidence.reference,
         tolerance=evidence.tolerance,
         lacking=tell.lacking(worst),
         monitors=tuple(monitors),
