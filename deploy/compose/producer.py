@@ -51,8 +51,8 @@ def write_baseline(path: Path) -> None:
 def publish(bootstrap: str, seed: int, speed: float) -> None:
     """Publish until the story ends or SIGTERM comes (SPEED 0: as fast as Kafka takes it).
 
-    Keyed by prediction_id, so that a prediction and its label share a partition. The records are dated today: by
-    the story's own date, long past, retention would delete them at once.
+    Keyed by prediction_id, so that a prediction and its label share a partition. The records are dated today:
+    by the story's own date, long past, retention would delete them at once.
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -60,16 +60,16 @@ def publish(bootstrap: str, seed: int, speed: float) -> None:
     with closing(KafkaProducer(bootstrap_servers=bootstrap, linger_ms=50)) as producer:
         while not (stop.is_set() or source.finished):
             for batch in source.poll(0.2, time.monotonic()):
-                for value in batch.values:
+                for value in filter(None, batch.values):
                     producer.send(batch.partition.topic, key=key(value), value=value)
-                sent += len(batch.values)
+                    sent += 1
         producer.flush(timeout=60)
     print(f"published {sent} events")
 
 
-def key(value: bytes | None) -> bytes:
+def key(value: bytes) -> bytes:
     """The id that prediction and feedback share."""
-    return str(json.loads(value or b"{}")["prediction_id"]).encode()
+    return str(json.loads(value)["prediction_id"]).encode()
 
 
 if __name__ == "__main__":

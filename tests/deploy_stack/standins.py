@@ -50,6 +50,7 @@ exec java -Xmx128m -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' org.apache.ka
 BINARY = """\
 FROM {base}
 COPY bin /bin
+COPY files /
 {extra}
 ENTRYPOINT ["/bin/{program}"]
 """
@@ -67,6 +68,7 @@ def main() -> None:
     kafka.add_argument("--base", required=True)
     binary = kinds.add_parser("binary")
     binary.add_argument("--tag", required=True)
+    binary.add_argument("--files", nargs="*", default=[], type=Path, help="files of this machine it reads")
     binary.add_argument("--program", required=True, help="the image's entry point")
     binary.add_argument("--also", nargs="*", default=[], help="NAME or NAME=PROGRAM: others of the image's")
     binary.add_argument("--base", required=True)
@@ -80,6 +82,10 @@ def main() -> None:
         else:
             programs = [given.program, *given.also]
             binary_context(context, given.base, programs, given.folder, given.uid)
+            for file in given.files:
+                copy = context / "files" / file.relative_to("/")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
         subprocess.run(["docker", "build", "--quiet", "--tag", given.tag, str(context)], check=True)
 
 
@@ -94,6 +100,7 @@ def kafka_context(context: Path, base: str, jars: Path) -> None:
 def binary_context(context: Path, base: str, programs: list[str], folder: str, uid: str) -> None:
     """prom/prometheus and prom/alertmanager: programs of this machine, run as a user without rights."""
     (context / "bin").mkdir()
+    (context / "files").mkdir()
     names = []
     for program in programs:
         name, _, here = program.partition("=")
