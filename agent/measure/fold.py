@@ -6,7 +6,7 @@ addition per pane it touches; no loop over events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,9 +69,8 @@ def fold_predictions(
 ) -> None:
     """Add predictions to their minutes, hours and the lifetime; features of a slice from the hour up."""
     part = layout.prediction
-    ones = np.zeros(len(rows.time_ms), dtype=np.int64)
-    base: Cells = [
-        (ones, None),
+    cells: Cells = [
+        (np.zeros(len(rows.time_ms), dtype=np.int64), None),
         (np.where(rows.error > 0, part.start("errors"), -1), None),
         (np.where(rows.latency >= 0, part.start("latency_us"), -1), rows.latency_us),
         (_at(part.start("predicted"), rows.predicted), None),
@@ -79,51 +78,67 @@ def fold_predictions(
         (_at(part.start("latency"), rows.latency), None),
     ]
     at = [where.start for where in layout.feature_slices.values()]
-    features: Cells = [(_at(start, bins), None) for start, bins in zip(at, rows.features, strict=True)]
-    minutes, minute = np.unique(rows.time_ms // MINUTE_MS, return_inverse=True)
-    member, names = _members(slices, rows.combo)
-    width = part.width
-    everything = _tally(minute, len(minutes), base + features, width)
-    _add(panes, version, minutes * MINUTE_MS, None, [OVERALL], everything, width, (MINUTE, HOUR, LIFETIME))
-    if not names:
-        return
-    count = len(names)
-    for codes in member:
-        chosen = codes >= 0
-        row = minute[chosen] * count + codes[chosen]
-        cells = [(c[chosen], w if w is None else w[chosen]) for c, w in base]
-        found = _tally(row, len(minutes) * count, cells, width)
-        _add(panes, version, minutes * MINUTE_MS, None, names, found, width, (MINUTE, HOUR, LIFETIME))
-        if features:
-            hours, hour = np.unique(rows.time_ms[chosen] // HOUR_MS, return_inverse=True)
-            cells = [(c[chosen], None) for c, _ in features]
-            found = _tally(hour * count + codes[chosen], len(hours) * count, cells, width)
-            _add(panes, version, hours * HOUR_MS, None, names, found, width, (HOUR, LIFETIME))
+    cells += [(_at(start, bins), None) for start, bins in zip(at, rows.features, strict=True)]
+    units = Units.of(rows.time_ms, np.full(len(rows.time_ms), PREDICTIONS), rows.combo, slices)
+    tally = _tally(units, cells, part.width)
+    plain = tally.below(part.start("features"))
+    for group in units.groups:
+        whole = group.names == [OVERALL]
+        _add(panes, version, MINUTE, units, group, tally if whole else plain)
+        _add(panes, version, HOUR, units, group, tally)
+        _add(panes, version, LIFETIME, units, group, tally)
 
 
 def fold_labels(
     panes: Panes, layout: Layout, version: str, slices: Slices, rows: LabelledRows, *, minutes_from_ms: int
 ) -> None:
     """Add labelled predictions to the panes of the predictions' times; minutes already forgotten stay so."""
-    cells = _performance_cells(layout, rows)
-    width = layout.performance.width
     hour = rows.time_ms // HOUR_MS
     age = age_index(rows.effective_ms - (hour + 1) * HOUR_MS)
-    member, names = _members(slices, rows.combo)
-    groups = [(np.zeros(len(hour), dtype=np.int64), [OVERALL])] + [(codes, names) for codes in member]
-    kept = rows.time_ms // MINUTE_MS * MINUTE_MS >= minutes_from_ms
-    for codes, slice_names in groups:
-        for tier, chosen in ((HOUR, codes >= 0), (MINUTE, (codes >= 0) & kept)):
-            start = hour[chosen] if tier == HOUR else rows.time_ms[chosen] // MINUTE_MS
-            ages = age[chosen] if tier == HOUR else np.zeros(len(start), dtype=np.int64)
-            pairs, row = np.unique(np.stack([start, ages]), axis=1, return_inverse=True)
-            count = len(slice_names)
-            row = row.reshape(-1) * count + codes[chosen]
-            mine = [(c[chosen], w if w is None else w[chosen]) for c, w in cells]
-            found = [(r, c, n * rows.sign) for r, c, n in _tally(row, pairs.shape[1] * count, mine, width)]
-            starts = pairs[0] * (HOUR_MS if tier == HOUR else MINUTE_MS)
-            tiers = (HOUR, LIFETIME) if tier == HOUR else (MINUTE,)
-            _add(panes, version, starts, pairs[1], slice_names, found, width, tiers)
+    units = Units.of(rows.time_ms, age, rows.combo, slices)
+    tally = _tally(units, _performance_cells(layout, rows), layout.performance.width, rows.sign)
+    for group in units.groups:
+        _add(panes, version, MINUTE, units, group, tally, minutes_from_ms)
+        _add(panes, version, HOUR, units, group, tally)
+        _add(panes, version, LIFETIME, units, group, tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Slices that exclude each other: the whole, or the groups of one attribute or intersection."""
+
+    names: list[str]
+    of_unit: Int64s
+    """Which of them each unit belongs to; -1: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The finest stretches of a batch: (minute, label age, set of slices). Panes are sums of them."""
+
+    of_row: Int64s
+    minute: Int64s
+    age: Int64s
+    groups: list[Group]
+
+    @classmethod
+    def of(cls, time_ms: Int64s, age: Int64s, combo: Int64s, slices: Slices) -> Units:
+        used, row_combo = distinct(combo)
+        key = ((time_ms // MINUTE_MS) * _MOST_AGES + age + 1) * len(used) + row_combo
+        keys, of_row = distinct(key)
+        rest, unit_combo = np.divmod(keys, len(used))
+        minute, aged = np.divmod(rest, _MOST_AGES)
+        combos = [slices.combos[c] for c in used]
+        names = sorted({slices.names.names[code] for codes in combos for code in codes})
+        number = {name: i for i, name in enumerate(names)}
+        groups = [Group([OVERALL], np.zeros(len(keys), dtype=np.int64))]
+        for depth in range(max((len(codes) for codes in combos), default=0)):
+            found = [number[slices.names.names[c[depth]]] if depth < len(c) else -1 for c in combos]
+            groups.append(Group(names, np.array(found, dtype=np.int64)[unit_combo]))
+        return cls(of_row, minute, aged - 1, groups)
+
+
+_MOST_AGES = 64
 
 
 Cells = list[tuple[Int64s, Int64s | None]]
@@ -159,67 +174,94 @@ def _at(start: int, bins: Int64s) -> Int64s:
     return np.where(bins >= 0, start + bins, -1)
 
 
-def _members(slices: Slices, combo: Int64s) -> tuple[list[Int64s], list[str]]:
-    """Per dimension (attribute or intersection) each event's local slice number (-1: none), and the names."""
-    used, inverse = np.unique(combo, return_inverse=True)
-    combos = [slices.combos[c] for c in used]
-    names = sorted({slices.names.names[code] for codes in combos for code in codes})
-    number = {name: i for i, name in enumerate(names)}
-    depth = max((len(codes) for codes in combos), default=0)
-    table = np.full((len(combos), depth), -1, dtype=np.int64)
-    for i, codes in enumerate(combos):
-        table[i, : len(codes)] = [number[slices.names.names[code]] for code in codes]
-    return [table[inverse, d] for d in range(depth)], names
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a batch adds, by unit and cell."""
+
+    unit: Int64s
+    cell: Int64s
+    count: Int64s
+    width: int
+
+    def below(self, cell: int) -> Tally:
+        """The same without the cells from one on."""
+        kept = self.cell < cell
+        return Tally(self.unit[kept], self.cell[kept], self.count[kept], self.width)
 
 
-def _tally(row: Int64s, n_rows: int, cells: Cells, width: int) -> list[tuple[int, Int64s, Int64s]]:
-    """Per row that has any: its cells and what to add to each."""
-    ones = [row[c >= 0] * width + c[c >= 0] for c, weight in cells if weight is None]
-    sums = [(row[c >= 0] * width + c[c >= 0], w[c >= 0]) for c, w in cells if w is not None]
-    flat = np.concatenate(ones) if ones else np.empty(0, dtype=np.int64)
-    if n_rows * width <= _DENSE:
-        total = np.bincount(flat, minlength=n_rows * width)
+def _tally(units: Units, cells: Cells, width: int, sign: int = 1) -> Tally:
+    """One pass over the batch; a cell of -1 is counted beside the vector and thrown away."""
+    row = units.of_row * (width + 1) + 1
+    size = len(units.minute) * (width + 1)
+    ones = [row + cell for cell, weight in cells if weight is None]
+    sums = [(row + cell, weight) for cell, weight in cells if weight is not None]
+    if size <= _DENSE:
+        total = np.bincount(np.concatenate(ones), minlength=size)
         for at, weight in sums:
             # float64 sums of integers below 2**53 are exact: 50,000 losses of 37 * 2**24 are below 2**46.
-            summed = np.rint(np.bincount(at, weights=weight, minlength=n_rows * width))
-            total = total + summed.astype(np.int64)
+            total += np.rint(np.bincount(at, weights=weight, minlength=size)).astype(np.int64)
         keys = np.flatnonzero(total)
         counts = total[keys]
     else:
-        every = np.concatenate([flat, *(at for at, _ in sums)])
-        amounts = np.concatenate([np.ones(len(flat), dtype=np.int64), *(w for _, w in sums)])
-        order = np.argsort(every, kind="stable")
-        keys, first = np.unique(every[order], return_index=True)
-        counts = np.add.reduceat(amounts[order], first) if len(keys) else np.empty(0, dtype=np.int64)
-    return list(_by_row(keys, counts, width))
+        every = np.concatenate([*ones, *(at for at, _ in sums)])
+        n_ones = sum(len(at) for at in ones)
+        amounts = np.concatenate([np.ones(n_ones, dtype=np.int64), *(w for _, w in sums)])
+        keys, counts = _summed(every, amounts)
+    unit, cell = np.divmod(keys, width + 1)
+    kept = cell > 0
+    return Tally(unit[kept], cell[kept] - 1, counts[kept] * sign, width)
 
 
-def _by_row(keys: Int64s, counts: Int64s, width: int) -> Iterator[tuple[int, Int64s, Int64s]]:
-    rows, first = np.unique(keys // width, return_index=True)
-    bounds = np.append(first, len(keys))
-    for i, row in enumerate(rows):
-        at = slice(bounds[i], bounds[i + 1])
-        yield int(row), keys[at] - int(row) * width, counts[at]
+def _summed(keys: Int64s, amounts: Int64s) -> tuple[Int64s, Int64s]:
+    """Distinct keys in order, and the sum of the amounts of each."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[first], np.add.reduceat(amounts[order], first)
+
+
+def distinct(values: Int64s) -> tuple[Int64s, Int64s]:
+    """Distinct values in order, and which of them each is; without sorting where they lie close together."""
+    if len(values) == 0:
+        return values, values
+    low = int(values.min())
+    span = int(values.max()) - low + 1
+    if span > 4 * len(values) + 1024:
+        found, inverse = np.unique(values, return_inverse=True)
+        return found, inverse
+    shifted = values - low
+    seen = np.bincount(shifted, minlength=span) > 0
+    return np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[shifted]
 
 
 def _add(
-    panes: Panes,
-    version: str,
-    starts: Int64s,
-    ages: Int64s | None,
-    names: list[str],
-    found: list[tuple[int, Int64s, Int64s]],
-    width: int,
-    tiers: tuple[int, ...],
+    panes: Panes, version: str, tier: int, units: Units, group: Group, tally: Tally, minutes_from_ms: int = 0
 ) -> None:
-    for row, cells, counts in found:
-        at, name = divmod(row, len(names))
-        start = int(starts[at])
-        age = PREDICTIONS if ages is None else int(ages[at])
-        for tier in tiers:
-            if tier == LIFETIME:
-                key = PaneKey(version, LIFETIME, 0, min(age, 0), names[name])
-            else:
-                unit = MINUTE_MS if tier == MINUTE else HOUR_MS
-                key = PaneKey(version, tier, start // unit * unit, age, names[name])
-            panes.create(key, width)[cells] += counts
+    """Add a tally to the panes of one tier and of mutually exclusive slices."""
+    unit_ms = {MINUTE: MINUTE_MS, HOUR: HOUR_MS}.get(tier)
+    start = units.minute * MINUTE_MS
+    start = start // unit_ms * unit_ms if unit_ms else np.zeros_like(start)
+    age = units.age if tier == HOUR else np.minimum(units.age, 0)
+    wanted = group.of_unit >= 0
+    if tier == MINUTE and minutes_from_ms:
+        wanted &= start >= minutes_from_ms
+    if not wanted.any():
+        return
+    # Panes as numbers: (start, age, slice), of which only those that occur are kept.
+    code = ((start // MINUTE_MS) * _MOST_AGES + age + 1) * len(group.names) + group.of_unit
+    targets, target = distinct(code[wanted])
+    of_unit = np.full(len(wanted), -1, dtype=np.int64)
+    of_unit[wanted] = target
+    here = of_unit[tally.unit]
+    kept = here >= 0
+    if not kept.any():
+        return
+    keys, counts = _summed(here[kept] * tally.width + tally.cell[kept], tally.count[kept])
+    rows, cells = np.divmod(keys, tally.width)
+    bounds = np.searchsorted(rows, np.arange(len(targets) + 1))
+    for i, number in enumerate(targets.tolist()):
+        rest, name = divmod(number, len(group.names))
+        minute, aged = divmod(rest, _MOST_AGES)
+        key = PaneKey(version, tier, minute * MINUTE_MS, aged - 1, group.names[name])
+        at = slice(bounds[i], bounds[i + 1])
+        panes.create(key, tally.width)[cells[at]] += counts[at]

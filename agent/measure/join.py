@@ -100,12 +100,9 @@ class Join:
         same = self.index.take(hits, "version") == version[hits.query]
         near = np.abs(self.index.take(hits, "time_ms") - time_ms[hits.query]) <= self.horizon_ms
         repeated[hits.query[same & near]] = True
-        pair = np.stack([key.astype(np.uint64), version.astype(np.uint64)])
-        _, group, size = np.unique(pair, axis=1, return_inverse=True, return_counts=True)
-        group = group.reshape(-1)
-        accepted: dict[int, list[int]] = {}
-        for i in np.flatnonzero((size[group] > 1) & ~repeated):
-            before = accepted.setdefault(int(group[i]), [])
+        accepted: dict[tuple[int, int], list[int]] = {}
+        for i in np.flatnonzero(_shared(key) & ~repeated):
+            before = accepted.setdefault((int(key[i]), int(version[i])), [])
             repeated[i] = any(abs(int(time_ms[i]) - t) <= self.horizon_ms for t in before)
             if not repeated[i]:
                 before.append(int(time_ms[i]))
@@ -226,3 +223,12 @@ def _turns(entry: Int64s, order: Int64s) -> Int64s:
     turn = np.empty(len(by), dtype=np.int64)
     turn[by] = np.arange(len(by)) - start
     return turn
+
+
+def _shared(key: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which keys stand more than once in the batch."""
+    order = np.argsort(key)
+    same = key[order][1:] == key[order][:-1]
+    shared = np.zeros(len(key), dtype=bool)
+    shared[order] = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    return shared

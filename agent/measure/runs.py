@@ -7,7 +7,6 @@ few mutable columns are stored as small overlays until the run is merged away.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -172,10 +171,10 @@ class SortedRuns:
 
     def _pack(self, columns: Columns, names: tuple[str, ...]) -> bytes:
         parts = [np.ascontiguousarray(columns[n], dtype=self._dtype(n)[0]).tobytes() for n in names]
-        return len(columns[names[0]]).to_bytes(8, "little") + zlib.compress(b"".join(parts), 1)
+        return len(columns[names[0]]).to_bytes(8, "little") + b"".join(parts)
 
     def _unpack(self, blob: bytes, names: tuple[str, ...]) -> Columns:
-        n, data, at = int.from_bytes(blob[:8], "little"), zlib.decompress(blob[8:]), 0
+        n, data, at = int.from_bytes(blob[:8], "little"), blob[8:], 0
         columns = {}
         for name in names:
             kind, width = self._dtype(name)
