@@ -28,6 +28,7 @@ from agent.measure.model import Model
 from agent.measure.models import Models
 from agent.measure.pane import PaneKey
 from agent.measure.runs import SortedRuns
+from agent.respond.delivery import PREFIX, Report, wanted
 from agent.respond.outbox import Outgoing, dead_letter_message, event_message
 from agent.respond.publish import model_view
 from agent.respond.view import CounterKey, View
@@ -66,6 +67,8 @@ class Pipeline:
         self.positions: dict[Partition, int] = {}
         self.partitions: frozenset[Partition] = frozenset()
         self.counters: Counter[CounterKey] = Counter()
+        self.delivered: Counter[CounterKey] = Counter()
+        """What became of webhooks: the world's doing, thus no part of the state's fingerprint."""
         self.commits = 0
         self._outbox: list[tuple[str, Outgoing]] = []
         self._saved: dict[tuple[str, str], str] = {}
@@ -142,6 +145,10 @@ class Pipeline:
             for event in news.events:
                 topic = self.config.retraining_topic or "retraining"
                 self._outbox.append((topic, event_message(event)))
+                for hook in self.config.webhooks:
+                    if wanted(hook, event):
+                        row = event_message(event)._replace(key=str(event["id"]).encode())
+                        self._outbox.append((PREFIX + hook.name, row))
                 self._count(
                     "retraining_events", 1, model_name=name, type=str(event["type"]).rsplit(".", 2)[-2]
                 )
@@ -159,9 +166,18 @@ class Pipeline:
 
     # out
 
-    def commit(self, committed_at_s: float, acknowledged: Sequence[int] = ()) -> View:
+    def commit(
+        self, committed_at_s: float, acknowledged: Sequence[int] = (), delivered: Report | None = None
+    ) -> View:
         """Make everything durable in one transaction; returns what may now be shown."""
-        self.store.commit(self._changes(list(acknowledged)))
+        report = delivered or Report()
+        for (hook, outcome), n in report.attempts.items():
+            self.delivered[_counter("webhook_attempts", webhook=hook, outcome=outcome)] += n
+        for (hook, reason), n in report.given_up.items():
+            self.delivered[_counter("webhook_given_up", webhook=hook, reason=reason)] += n
+        changes = self._changes([*acknowledged, *report.done])
+        changes.tried = report.tried
+        self.store.commit(changes)
         self._outbox.clear()
         self.commits += 1
         return self.view(committed_at_s)
@@ -179,7 +195,7 @@ class Pipeline:
         )
 
     def _counters(self) -> dict[CounterKey, int]:
-        found = Counter(self.counters)
+        found = Counter(self.counters | self.delivered)
         for name, judge in self.judges.items():
             for version in judge.model.versions.names:
                 counts = judge.model.panes.get(PaneKey(version, 2, 0, -1, ""))
@@ -225,6 +241,7 @@ class Pipeline:
             (AGENT, "clocks"): json.dumps([models.feedback_clock.state(), models.any_clock.state()]),
             (AGENT, "counts"): json.dumps(dict(sorted(models.counts.items()))),
             (AGENT, "counters"): json.dumps(sorted([*k, n] for k, n in self.counters.items())),
+            (AGENT, "delivered"): json.dumps(sorted([*k, n] for k, n in self.delivered.items())),
             (AGENT, "commits"): str(self.commits + 1),
         }
         for name, judge in self.judges.items():
@@ -244,6 +261,8 @@ class Pipeline:
         self.commits = int(agent["commits"])
         for counter, labels, n in json.loads(agent["counters"]):
             self.counters[CounterKey(counter, tuple((k, v) for k, v in labels))] = n
+        for counter, labels, n in json.loads(agent.get("delivered", "[]")):
+            self.delivered[CounterKey(counter, tuple((k, v) for k, v in labels))] = n
         _load_runs(self.store, "waiting", self.models.waiting)
         self._saved = {(AGENT, name): text for name, text in agent.items()}
         for name, judge in self.judges.items():
@@ -260,7 +279,7 @@ class Pipeline:
     def fingerprint(self) -> str:
         """SHA-256 of the state, the same for any batch sizes, commit times and restarts (I2)."""
         digest = hashlib.sha256()
-        skipped = {(AGENT, "commits")}
+        skipped = {(AGENT, "commits"), (AGENT, "delivered")}
         named = {"slices", "versions"}  # codes in order of appearance; what they name is digested instead
         for key, text in sorted(self._documents().items()):
             if key not in skipped and key[1] not in named:

@@ -1,7 +1,7 @@
 """The loop, and the only clock: poll → apply → advance, and every commit interval commit → publish.
 
 The order of a commit: (1) control records, (2) one transaction, (3) what may be seen: /metrics and /status,
-(4) the outbox to its sink, (5) the group's offsets. A crash between any two of them loses nothing and counts
+(4) the outbox to its sinks, (5) the group's offsets. A crash between any two of them loses nothing and counts
 nothing twice: 3 shows what 2 made durable, 4 repeats under the same keys, 5 only tells others.
 """
 
@@ -22,6 +22,7 @@ from agent.ingest.kafka import BrokerUnreachable, KafkaSource
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
+from agent.respond.delivery import Deliveries
 from agent.respond.expose import Runtime
 from agent.respond.outbox import FileSink, Sink
 from agent.respond.server import Server
@@ -33,6 +34,8 @@ _log = structlog.get_logger()
 POLL_S = 0.2
 RETRY_S = 5.0
 OUTBOX_BATCH = 1000
+SETTLE_S = 2.0
+"""What webhooks get at the end; what they do not take in it waits for the next start."""
 
 
 def run(
@@ -72,6 +75,7 @@ class Agent:
         self.pipeline = Pipeline(config, store, version=agent_version())
         self.server: Server | None = None
         self.sink = _sink(config, source)
+        self.deliveries = Deliveries(config.webhooks, time.time)
         self.idle = Idle(config.idle_timeout.total_seconds())
         self._view = self.pipeline.view(time.time() if self.pipeline.commits else 0.0)
         self._acknowledged: list[int] = []
@@ -99,17 +103,24 @@ class Agent:
         if self.source.finished:
             self._finish()
         self._commit()
+        self.deliveries.settle(SETTLE_S)
         self._commit()  # what the first one sent is acknowledged by the second
 
     def linger(self, stop: threading.Event) -> None:
-        """Nothing more to read: keep serving."""
+        """Nothing more to read: keep serving, and sending what was not taken."""
+        interval = self.config.state.commit_interval.total_seconds()
+        due = time.monotonic() + interval
         while not stop.wait(POLL_S):
             self._beat()
+            if self.config.webhooks and time.monotonic() >= due:
+                self._commit()
+                due = time.monotonic() + interval
 
     def close(self) -> None:
         """Let go of everything, each with a deadline of its own."""
         self.source.close()
         self.sink.close()
+        self.deliveries.close()
         if self.server:
             self.server.close()
 
@@ -148,8 +159,9 @@ class Agent:
         if controls:
             self.pipeline.control(controls)
             self.pipeline.advance()
-        if self._dirty or controls or self._acknowledged:
-            self._view = self.pipeline.commit(time.time(), self._acknowledged)  # 2
+        delivered = self.deliveries.take()
+        if self._dirty or controls or self._acknowledged or delivered:
+            self._view = self.pipeline.commit(time.time(), self._acknowledged, delivered)  # 2
             self._acknowledged, self._dirty = [], False
             if self.on_commit:
                 self.on_commit(self._view)
@@ -157,6 +169,7 @@ class Agent:
         messages = self.store.outbox(OUTBOX_BATCH)
         if messages:
             self._acknowledged = self.sink.publish(messages)  # 4
+        self.deliveries.offer(self.store.deliveries(OUTBOX_BATCH))
         self.source.commit(self.pipeline.positions)  # 5
 
     def _finish(self) -> None:
@@ -169,7 +182,8 @@ class Agent:
             runtime = Runtime(
                 connected=self.source.connected,
                 partitions=len(self.source.partitions()),
-                outbox_pending=len(self.store.outbox(OUTBOX_BATCH)),
+                outbox_pending=len(self.store.outbox(OUTBOX_BATCH))
+                + len(self.store.deliveries(OUTBOX_BATCH)),
                 outbox_refused=self.sink.refused,
             )
             self.server.publish(self._view, runtime)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from agent.errors import StateError
 from agent.events import Partition
+from agent.respond.delivery import PREFIX, Tried
 from agent.respond.outbox import OutboxMessage
 
 FORMAT = 1
@@ -39,6 +40,8 @@ CREATE TABLE IF NOT EXISTS documents (owner TEXT, name TEXT, text TEXT NOT NULL,
     PRIMARY KEY (owner, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
     key BLOB NOT NULL, headers TEXT NOT NULL, value BLOB);
+CREATE TABLE IF NOT EXISTS deliveries (id INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, first REAL NOT NULL,
+    next REAL NOT NULL);
 """
 
 
@@ -66,6 +69,8 @@ class Changes:
     documents: dict[tuple[str, str], str] = field(default_factory=dict)
     outbox: list[tuple[str, bytes, tuple[tuple[str, bytes], ...], bytes | None]] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
+    tried: dict[int, Tried] = field(default_factory=dict)
+    """Of outbox rows for webhooks: how far their delivery has come."""
 
 
 class Store:
@@ -140,7 +145,12 @@ class Store:
                 "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
                 [(owner, name, text) for (owner, name), text in changes.documents.items()],
             )
-            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in changes.acknowledged])
+            db.executemany(
+                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?)",
+                [(i, tried.attempts, tried.first_s, tried.next_s) for i, tried in changes.tried.items()],
+            )
+            for table in ("outbox", "deliveries"):
+                db.executemany(f"DELETE FROM {table} WHERE id = ?", [(i,) for i in changes.acknowledged])
             db.executemany(
                 "INSERT INTO outbox (topic, key, headers, value) VALUES (?, ?, ?, ?)",
                 [
@@ -182,12 +192,26 @@ class Store:
         return dict(rows.fetchall())
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxMessage]:
-        """Committed messages that no sink has acknowledged, oldest first."""
+        """Committed messages to topics that no sink has acknowledged, oldest first."""
         rows = self._db.execute(
-            "SELECT id, topic, key, headers, value FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
-            (after, limit),
+            "SELECT id, topic, key, headers, value FROM outbox "
+            "WHERE id > ? AND substr(topic, 1, ?) <> ? ORDER BY id LIMIT ?",
+            (after, len(PREFIX), PREFIX, limit),
         )
         return [OutboxMessage(i, topic, key, _headers(text), value) for i, topic, key, text, value in rows]
+
+    def deliveries(self, limit: int) -> list[tuple[OutboxMessage, Tried]]:
+        """Committed messages to webhooks that are neither delivered nor given up, oldest first."""
+        rows = self._db.execute(
+            "SELECT outbox.id, topic, key, headers, value, attempts, first, next "
+            "FROM outbox LEFT JOIN deliveries ON deliveries.id = outbox.id "
+            "WHERE substr(topic, 1, ?) = ? ORDER BY outbox.id LIMIT ?",
+            (len(PREFIX), PREFIX, limit),
+        )
+        return [
+            (OutboxMessage(i, topic, key, _headers(text), value), Tried(*tried) if tried[0] else Tried())
+            for i, topic, key, text, value, *tried in rows
+        ]
 
     def close(self) -> None:
         """Let go of the directory."""
