@@ -11,6 +11,14 @@ from agent.respond.page.numbers import between, number
 from agent.respond.page.vital import Vital, vitals
 from agent.respond.view import ModelView
 
+_BADGES = {
+    "broken": "broken",
+    "warn": "to look at",
+    "unknown": "not enough evidence",
+    "ok": "ok",
+    "": "no bar",
+}
+
 
 def vital_numbers(model: ModelView, history: History) -> Html:
     """A card for each, and how to read their lines."""
@@ -39,7 +47,7 @@ def _card(model: ModelView, vital: Vital, history: History) -> Html:
         value = join(
             [value, tag("p", words(f"95 % interval {interval}"), class_="faint") if interval else NOTHING]
         )
-    badge = {"broken": "broken", "unknown": "not enough evidence", "ok": "ok", "": "no bar"}[vital.verdict]
+    badge = _BADGES[vital.verdict]
     facts = [
         f"{'baseline ' + number(vital.reference, vital.unit)}" if vital.reference is not None else "",
         f"tolerated {bar}" if (bar := between(*vital.tolerance, vital.unit)) else "",

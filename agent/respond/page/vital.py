@@ -10,7 +10,7 @@ from agent.respond.expose import METRICS
 from agent.respond.page import tell
 from agent.respond.page.html import name as name_
 from agent.respond.page.numbers import Unit, unit_of
-from agent.respond.view import OVERALL, MetricValue, ModelView, MonitorView, VersionView
+from agent.respond.view import OVERALL, MetricValue, ModelView, MonitorView, Severity, VersionView
 
 LENGTHS = ("5m", "1h", "24h", "7d", "30d", "lifetime")
 MAX_QUALITY = 2
@@ -31,7 +31,7 @@ class Vital:
     scope: str
     """Where and since when it was measured."""
     verdict: str = ""
-    """ok, broken, unknown; empty: it has no bar."""
+    """broken (a page), warn (a ticket), unknown, ok; empty: it has no bar."""
     low: float | None = None
     high: float | None = None
     reference: float | None = None
@@ -118,7 +118,7 @@ def _quality(version: VersionView, monitors: Sequence[MonitorView]) -> Iterator[
 def _fairness(monitors: Sequence[MonitorView]) -> Iterator[Vital]:
     if not monitors:
         return
-    worst = max(monitors, key=_by(lambda m: abs(math.log(m.evidence.value)) if m.evidence.value else 0.0))
+    worst = max(monitors, key=_by(_disproportion))
     yield _of_worst(
         worst,
         monitors,
@@ -136,8 +136,8 @@ def _drift(monitors: Sequence[MonitorView]) -> Iterator[Vital]:
     yield Vital(
         id="drift",
         name="Largest drift",
-        meaning="Distance from the baseline as a share of what is tolerated.",
-        unit="share",
+        meaning="Distance from the baseline over what is tolerated; the input or output that is worst.",
+        unit="times",
         value=share,
         n=worst.evidence.samples,
         scope=name_(worst.key.feature),
@@ -203,9 +203,9 @@ def _of_worst(
 
 
 def _verdict(monitors: Sequence[MonitorView]) -> str:
-    """The worst of several: broken before unknown before ok."""
-    found = {tell.verdict(monitor) for monitor in monitors}
-    return next((one for one in ("broken", "unknown", "ok") if one in found), "")
+    """The worst of several: a page before a ticket before unknown before ok."""
+    found = {tell.verdict(m) if not m.active or m.severity is Severity.PAGE else "warn" for m in monitors}
+    return next((one for one in ("broken", "warn", "unknown", "ok") if one in found), "")
 
 
 def _by(size: Callable[[MonitorView], float]) -> Callable[[MonitorView], tuple[bool, bool, float]]:
@@ -216,6 +216,12 @@ def _by(size: Callable[[MonitorView], float]) -> Callable[[MonitorView], tuple[b
         return monitor.active, not monitor.evidence.warming_up, found if math.isfinite(found) else -1.0
 
     return order
+
+
+def _disproportion(monitor: MonitorView) -> float:
+    """A third and three times are equally far from one."""
+    value = monitor.evidence.value
+    return abs(math.log(value)) if value is not None and value > 0 else 0.0
 
 
 def _of_tolerance(monitor: MonitorView) -> float:
