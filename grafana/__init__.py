@@ -12,3 +12,11 @@
 A query names metrics of agent/respond/expose.py only, matches `job` and `instance`, and aggregates over
 instances: with several agents every model is owned by one, but nobody should have to know which.
 """
+
+import warnings
+
+with warnings.catch_warnings():
+    # The library would rather have dashboards of version 2, which Grafana before 13 does not load.
+    warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
+    import grafana_foundation_sdk.builders.dashboard
+    import grafana_foundation_sdk.builders.prometheus  # noqa: F401

@@ -134,7 +134,7 @@ VARIABLES: dict[str, build.QueryVariable | build.DatasourceVariable] = {
         "window",
         "Window",
         "plumbline_window_predictions",
-        (*VERSION, 'segment=""'),
+        (*MODEL, 'segment=""'),
         "How much of the past a metric of the whole model is taken over.",
         "1h",
     ),
