@@ -112,7 +112,7 @@ def config(topics: dict[str, str], bootstrap: str, group: str) -> dict[str, Any]
 def produce(broker: Broker, count: int) -> dict[str, str]:
     """Fill both topics; returns their names."""
     topics = {name: broker.create_topic(f"bench-{name}", PARTITIONS) for name in ("predictions", "labels")}
-    options = {"linger_ms": 50, "batch_size": 1 << 18, "buffer_memory": 1 << 27}
+    options = {"linger_ms": 50, "batch_size": 1 << 18}
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap, **options)) as producer:
         for name, partition, key, value in events(count):
             producer.send(topics[name], key=key, value=value, partition=partition)

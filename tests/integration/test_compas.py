@@ -33,6 +33,8 @@ from tests.integration.agent_process import (
 )
 from tests.kafka_node import Broker
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 SEED = 20160523
 
 Place = tuple[str, int, int]
