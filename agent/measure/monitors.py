@@ -159,20 +159,32 @@ class Monitors:
         return sorted(found)
 
     def _mature_age(self, version: str, start: int, limit: int, joint_ms: int) -> int | None:
-        for age in range(self._next_age.get((version, start), 0), limit + 1):
-            self._next_age[version, start] = age
-            if start + HOUR_MS + int(AGE_EDGES_MS[age]) >= joint_ms:
-                return None
-            if age == limit or self._covered(version, start, age):
-                return age
-        return None
+        """The first label age, complete by now, at which an hour is mature; None while it is not."""
+        complete = int(np.searchsorted(AGE_EDGES_MS, joint_ms - start - HOUR_MS, side="left")) - 1
+        if complete < self._next_age.get((version, start), 0):
+            return None  # nothing new since the last look
+        self._next_age[version, start] = complete + 1
+        covered = self._covered_at(version, start)
+        if covered <= min(complete, limit):
+            return covered
+        return limit if complete >= limit else None
 
-    def _covered(self, version: str, start: int, age: int) -> bool:
+    def _covered_at(self, version: str, start: int) -> int:
+        """The first label age at which enough of an hour is labelled, as far as labels were read."""
         predictions = self.model.panes.get(PaneKey(version, HOUR, start, PREDICTIONS, ""))
-        labelled = self._performance_counts(version, "", start, age)
-        if predictions is None or labelled is None:
-            return False
-        return int(labelled[0]) >= MATURE_COVERAGE * int(predictions[0] - predictions[1])
+        by_age: dict[int, int] = {}
+        for key in self.model.panes.at(HOUR, start):
+            if key.version == version and key.segment == "" and key.age > PREDICTIONS:
+                vector = self.model.panes.get(key)
+                by_age[key.age] = 0 if vector is None else int(vector[0])
+        if predictions is None:
+            return len(AGE_EDGES_MS)
+        labelled, expected = 0, MATURE_COVERAGE * int(predictions[0] - predictions[1])
+        for age in sorted(by_age):
+            labelled += by_age[age]
+            if labelled >= expected:
+                return age
+        return len(AGE_EDGES_MS)
 
     def judge(self, when: int, version: str, start: int, age: int) -> Iterator[Observation]:
         """Give one matured hour to the detectors of labelled rates."""
@@ -216,9 +228,13 @@ class Monitors:
         """Mature labels of the 30 days before a time."""
         return sum(n for when, n in self.judged.values() if at_ms - LABELS_WINDOW_MS <= when < at_ms)
 
-    def labelled(self, version: str, start: int, age: int) -> Int64s | None:
+    def labelled(self, version: str, start: int, age: int, segment: str = "") -> Int64s | None:
         """What the labels of a matured hour say; None without labels."""
-        return self._performance_counts(version, "", start, age)
+        return self._performance_counts(version, segment, start, age)
+
+    def answered(self, version: str, start: int, end: int, segment: str = "") -> Int64s | None:
+        """The predictions of a closed step; None where there were none."""
+        return self._prediction_counts(version, segment, start, end)
 
     def forget(self) -> None:
         """Forget the judging of hours whose panes are gone."""
