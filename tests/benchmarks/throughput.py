@@ -77,6 +77,7 @@ def prediction(random_: random.Random, number: int, gap: timedelta) -> bytes:
         "latency_seconds": round(random_.expovariate(50), 4),
         "features": features,
         "tags": {name: random_.choice(values) for name, values in SEGMENTS.items()},
+        "trace_id": f"{random_.getrandbits(128):032x}",
     }
     return json.dumps(event, separators=(",", ":")).encode()
 
@@ -154,8 +155,10 @@ def agents(broker: Broker, topics: dict[str, str], folder: Path, turn: int) -> f
         points: list[tuple[float, int]] = []
         while not points or points[-1][1] < total:
             time.sleep(0.25)
-            assert running.process.poll() is None, running.said
-            shown = running.metrics()
+            try:
+                shown = running.metrics()
+            except ConnectionError as error:
+                raise RuntimeError(running.said) from error
             read = int(sum(v for (name, _), v in shown.items() if name == "plumbline_next_offset"))
             at = shown.get(("plumbline_last_commit_timestamp_seconds", frozenset()), 0.0)
             if read and (not points or read > points[-1][1]):
