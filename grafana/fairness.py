@@ -30,6 +30,7 @@ GROUP = f"{VERSIONS}, segment"
 EACH = f"{GROUP}, metric"
 ALARM = worst(GROUP, of("plumbline_alarm_active", DETECTOR))
 VALUE, LOW, HIGH = (f"plumbline_detector_value{end}" for end in ("", "_low", "_high"))
+RATIO = worst(EACH, of(VALUE, DETECTOR))
 LINES: Steps = ((None, "green"), (0.8, "red"), (1.25, "red"))
 
 
@@ -87,11 +88,13 @@ def _red_lines() -> list[Panel]:
             "Ratios to the reference group",
             "One row per group and rate: the group's rate over the reference group's since the detector "
             "last started counting, and the interval that holds at every look. 1 is alike; an alarm needs "
-            "the whole interval outside what is tolerated.",
+            "the whole interval outside what is tolerated. Times apart is the ratio or its inverse, "
+            "whichever is larger; the largest is on top.",
             {
-                "A": worst(EACH, of(VALUE, DETECTOR)),
+                "A": RATIO,
                 "B": by("min", EACH, of(LOW, DETECTOR)),
                 "C": worst(EACH, of(HIGH, DETECTOR)),
+                "D": f"{RATIO} >= 1 or 1 / {RATIO}",
             },
             [
                 Column("segment", "Group"),
@@ -101,8 +104,9 @@ def _red_lines() -> list[Panel]:
                 Column("Value #A", "Ratio", decimals=2, steps=FOUR_FIFTHS),
                 Column("Value #B", "At least", decimals=2),
                 Column("Value #C", "At most", decimals=2),
+                Column("Value #D", "Times apart", decimals=2, steps=((None, "green"), (1.25, "red"))),
             ],
-            worst_by=["Ratio"],
+            worst_by=["Times apart"],
             width=14,
         ),
         course(
@@ -171,7 +175,7 @@ def _courses() -> list[Panel]:
             "Ratio to the reference group",
             "A group's rate over the reference group's, as the detector estimates it, with its interval "
             "(dashed). The lines at 0.8 and 1.25 are the four-fifths rule; the config decides what alarms.",
-            Query(worst(EACH, of(VALUE, DETECTOR)), f"{legend} {{{{metric}}}}"),
+            Query(RATIO, f"{legend} {{{{metric}}}}"),
             Query(by("min", EACH, of(LOW, DETECTOR)), f"{legend} {{{{metric}}}} at least"),
             Query(worst(EACH, of(HIGH, DETECTOR)), f"{legend} {{{{metric}}}} at most"),
             unit="none",

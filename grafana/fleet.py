@@ -95,7 +95,7 @@ def _red_lines() -> list[Panel]:
                 Column("detector", "Detector"),
                 Column("feature", "Feature"),
                 Column("segment", "Segment"),
-                Column("Value #A", "State", texts={"1": ("page", "red")}, steps=NONE_IS_WELL),
+                Column("Value", "State", texts={"1": ("page", "red")}, steps=NONE_IS_WELL),
             ],
             worst_by=["Model"],
             height=6,

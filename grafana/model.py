@@ -131,6 +131,22 @@ def _alarms() -> list[Panel]:
             steps=((None, "green"), (1, "red")),
             low=0,
             high=1.2,
+            width=8,
+        ),
+        course(
+            "Detectors that cannot see",
+            "Monitors without enough events, labels or group members to see the harm that matters, by "
+            "detector. While they are blind, no alarm is no proof.",
+            Query(
+                worst(
+                    "model_name, detector",
+                    of("plumbline_monitors", MODEL, 'verdict="not_enough_evidence"'),
+                ),
+                "{{model_name}} {{detector}}",
+            ),
+            unit="none",
+            low=0,
+            width=8,
         ),
         course(
             "Alarms raised and resolved",
@@ -141,6 +157,7 @@ def _alarms() -> list[Panel]:
             ),
             unit="none",
             low=0,
+            width=8,
         ),
     ]
 

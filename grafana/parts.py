@@ -72,11 +72,10 @@ def total(labels: str, expr: str) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """One query: `legend` names its lines; `now` asks for the last value only, `table` for rows."""
+    """One query: `legend` names its lines; `table` asks for the last values only, as rows."""
 
     expr: str
     legend: str = "__auto"
-    now: bool = False
     table: bool = False
 
     def target(self, ref: str) -> prometheus.Dataquery:
@@ -84,13 +83,13 @@ class Query:
         query = (
             prometheus.Dataquery().datasource(SOURCE).expr(self.expr).ref_id(ref).legend_format(self.legend)
         )
-        query = query.instant() if self.now or self.table else query.range()
+        query = query.instant() if self.table else query.range()
         return query.format(PromQueryFormat.TABLE if self.table else PromQueryFormat.TIME_SERIES)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: a label, or the value of the query of the same letter."""
+    """A column: a label, or a value: "Value #B" is that of query B, "Value" that of the only query."""
 
     key: str
     title: str
@@ -98,7 +97,6 @@ class Column:
     decimals: int | None = None
     steps: Steps = ()
     link: str = ""
-    width: int | None = None
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def properties(self) -> list[dashboard.DynamicConfigValue]:
@@ -113,8 +111,6 @@ class Column:
             found["mappings"] = [words(self.texts)]
         if self.link:
             found["links"] = [{"title": "Look closer", "url": self.link, "targetBlank": False}]
-        if self.width:
-            found["custom.width"] = self.width
         return [dashboard.DynamicConfigValue(name, value) for name, value in found.items()]
 
 

@@ -154,6 +154,17 @@ def test_tables_sort_by_columns_that_they_have() -> None:
             assert {by["displayName"] for by in panel["options"]["sortBy"]} <= shown
 
 
+def test_tables_name_their_values_as_grafana_does() -> None:
+    """Grafana calls the value of the only query "Value", and "Value #B" that of B among several."""
+    for _, panel in panels():
+        if panel["type"] == "table":
+            letters = {target["refId"] for target in panel["targets"]}
+            shown = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+            hidden = set(panel["transformations"][1]["options"]["excludeByName"])
+            values = {f"Value #{letter}" for letter in letters} if len(letters) > 1 else {"Value"}
+            assert values == {name for name in shown | hidden if name.startswith("Value")}, panel["title"]
+
+
 def test_provisioning_finds_its_files() -> None:
     """Grafana takes both files: a Prometheus source, and dashboards that nobody edits in the browser."""
     source = yaml.safe_load((FOLDER / "provisioning/datasources/plumbline.yaml").read_text("utf-8"))
@@ -164,3 +175,10 @@ def test_provisioning_finds_its_files() -> None:
     (one,) = provider["providers"]
     assert (one["type"], one["allowUiUpdates"]) == ("file", False)
     assert one["options"]["path"].startswith("/")
+
+
+def test_the_page_about_dashboards_names_each_with_its_question() -> None:
+    """Who reads the documentation finds every dashboard, under the name and uid that it has."""
+    page = (FOLDER.parent / "docs/dashboards.md").read_text("utf-8")
+    for uid, title in TITLES.items():
+        assert f"| {title} | `{uid}` |" in page
