@@ -2,27 +2,40 @@
 
 Two clocks advance apart: steps close with the predictions, hours mature when labels are complete too. Each
 has its own alarms, fed in the order of its own event times; retraining follows the slower clock. So the
-outcome does not depend on how far predictions are read ahead of labels, nor on where batches are cut.
+outcome does not depend on how far predictions are read ahead of labels, nor on where batches are cut. For
+the same reason the alarms of labels know those of steps as they were at their own time (`_mirror`), while
+those of steps wait for no label: an alarm about predictions is not held back by a red line about labels.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from agent.events import NO_TIME, Int64s
 from agent.measure.launch import SinceLaunch
 from agent.measure.model import Model
 from agent.measure.monitors import LABELS_WINDOW_MS, Monitors
+from agent.measure.pane import HOUR_MS
+from agent.measure.redlines import RedLines
 from agent.measure.reference import rate
 from agent.measure.watch import Observation
-from agent.respond.decide import ActiveAlarm, Alarms, Transition, transition_from, transition_state
+from agent.respond.decide import (
+    ActiveAlarm,
+    Alarms,
+    Change,
+    Reason,
+    Transition,
+    transition_from,
+    transition_state,
+)
 from agent.respond.request import CloudEvent
+from agent.respond.roles import Roles, ranked
 from agent.respond.trigger import JointStep, Retraining
 from agent.respond.verdict import Handovers, Hour
-from agent.respond.view import AlarmView, MonitorKey, Severity
+from agent.respond.view import AlarmView, AuditView, MonitorKey, Related, Severity
 
 
 @dataclass
@@ -39,6 +52,8 @@ class Judge:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.monitors = Monitors(model)
+        self.roles = Roles(model.config)
+        self.redlines = RedLines(self.monitors)
         self.step_alarms = Alarms()
         self.label_alarms = Alarms()
         self.since_launch = SinceLaunch(model.config.retraining, model.layout)
@@ -48,6 +63,10 @@ class Judge:
         self.handovers = Handovers(model.name, model.config)
         self._replaced: list[tuple[int, str]] = []
         """(when, version): replacements that the alarms of labelled rates have not reached."""
+        self._ahead: list[Transition] = []
+        """Changes of step alarms that the label clock has not reached."""
+        self._mirror: dict[MonitorKey, Transition] = {}
+        """Drift and red lines that fire on the step clock, as of the label clock."""
         self._fresh: list[tuple[int, Transition]] = []
         """(from when on the retraining policy may know it, transition), until both clocks are there."""
         self._decided_ms: int | None = None
@@ -55,13 +74,17 @@ class Judge:
     def advance(self, watermark_ms: int, joint_ms: int) -> Verdicts:
         """Judge what is complete: predictions up to the watermark, labels up to the joint watermark."""
         news = Verdicts()
-        for end, observations, replaced in self.monitors.steps(watermark_ms):
-            for seen in observations:
-                self._apply(self.step_alarms, seen, news)
+        for end, observations, replaced in self._steps(watermark_ms):
+            begin, changes = end - self.monitors.step_ms, len(news.transitions)
+            for seen in self._ordered(observations):
+                self._apply(self.step_alarms, seen, news, begin, end)
             for version in replaced:
                 news.transitions += self.step_alarms.resolve_version(version, end)
+                self.redlines.forget(version, labelled=False)
                 self._replaced.append((end, version))
+            self._relate(self.step_alarms, (), news, changes)
         stepped = len(news.transitions)
+        self._ahead += [change for change in news.transitions if self._matters(change)]
         self._labels(joint_ms, news)
         # An hour that matures at the very joint watermark is judged later: its alarms wait for a step.
         self._fresh += [(change.at_ms, change) for change in news.transitions[:stepped]]
@@ -78,17 +101,117 @@ class Judge:
         due += [(when, 0, version, 0, 0) for when, version in self._replaced if when <= joint_ms]
         self._replaced = [(when, version) for when, version in self._replaced if when > joint_ms]
         for when, is_hour, version, hour, age in sorted(due):
+            self._reach(when, news)
+            changes = len(news.transitions)
             if is_hour:
-                learned = self.monitors.watch.reference(version).performance_ready
-                for seen in self.monitors.judge(when, version, hour, age):
-                    self._apply(self.label_alarms, seen, news)
-                self._since_launch(when, version, self.monitors.labelled(version, hour, age), learned)
+                self._hour(when, version, hour, age, news)
             else:
                 news.transitions += self.label_alarms.resolve_version(version, when)
+                self.redlines.forget(version, labelled=True)
                 gone = self.launch_alarms.resolve_version(version, when)
                 self._fresh += [(change.at_ms + 1, change) for change in gone]
+            self._relate(self.label_alarms, self._mirror.values(), news, changes)
+        self._reach(joint_ms, news)
 
-    def _since_launch(self, when: int, version: str, counts: Int64s | None, learned: bool) -> None:
+    def _hour(self, when: int, version: str, hour: int, age: int, news: Verdicts) -> None:
+        """Judge one matured hour; one of a maintenance window teaches nobody anything."""
+        until = hour + HOUR_MS
+        if self.roles.maintained(hour, until):
+            known = self._known()
+            found = [*self.monitors.judge(when, version, hour, age)]
+            self._forget_since(known)
+        else:
+            learned = self.monitors.watch.reference(version).performance_ready
+            gone = self.monitors.versions.is_replaced(version, when)
+            found = [] if gone else [*self.redlines.hour(when, version, hour, age)]
+            found += self.monitors.judge(when, version, hour, age)
+            counts = self.monitors.labelled(version, hour, age)
+            self._since_launch(when, version, hour, counts, learned)
+        for seen in self._ordered(found):
+            self._apply(self.label_alarms, seen, news, hour, until)
+
+    def _steps(self, watermark_ms: int) -> Iterator[tuple[int, list[Observation], list[str]]]:
+        """Steps as they close, with what red lines say of them; what maintenance taught is forgotten."""
+        step, last = self.monitors.step_ms, self.monitors.next_step_ms
+        steps = self.monitors.steps(watermark_ms)
+        while True:
+            if last is None:
+                quiet = bool(self.model.config.maintenance)
+            else:
+                quiet = last + step <= watermark_ms and self.roles.maintained(last, last + step)
+            known = self._known() if quiet else {}
+            found = next(steps, None)
+            if found is None:
+                return
+            last, observations, replaced = found
+            if self.roles.maintained(last - step, last):
+                self._forget_since(known)
+            else:
+                observations += self.redlines.step(last - step, last)
+            yield last, observations, replaced
+
+    def _known(self) -> dict[str, str]:
+        """What detectors, references and the season have learned."""
+        return {"season": json.dumps(self.monitors.season.state()), **self.monitors.watch.state()}
+
+    def _forget_since(self, known: Mapping[str, str]) -> None:
+        """Go back to what was known before."""
+        watch = self.monitors.watch
+        watch.monitors.clear()
+        watch.references.clear()
+        watch.load(known)
+        self.monitors.season.load(json.loads(known["season"]))
+
+    def _ordered(self, seen: Iterable[Observation]) -> list[Observation]:
+        """Red lines first, in the order that was decided for them: who comes first pages."""
+        found = [(self.roles.order(MonitorKey(self.model.name, *one.key)), one) for one in seen]
+        return [one for place, one in sorted(found, key=lambda f: (f[0] is None, f[0] or 0))]
+
+    def _matters(self, change: Transition) -> bool:
+        return change.family == "drift" or self.roles.order(change.alarm.key) is not None
+
+    def _reach(self, until_ms: int, news: Verdicts) -> None:
+        """Let the label clock know what step alarms did up to a time, one event time after the other."""
+        for change in [change for change in self._ahead if change.at_ms <= until_ms]:
+            if change.change is Change.RESOLVED:
+                self._mirror.pop(change.alarm.key, None)
+            else:
+                self._mirror[change.alarm.key] = change
+            self._relate(self.label_alarms, self._mirror.values(), news, len(news.transitions))
+        self._ahead = [change for change in self._ahead if change.at_ms > until_ms]
+
+    def _relate(self, alarms: Alarms, others: Iterable[Transition], news: Verdicts, since: int) -> None:
+        """Attach suspects to performance pages and other broken red lines to red lines.
+
+        What was decided just now (`since` in the news) tells of it too; what was told before is not changed.
+        """
+        seen = [change.alarm for change in others]
+        drift = [change.alarm for change in others if change.family == "drift"]
+        drift += [alarm.view for alarm in alarms.active if alarm.family == "drift"]
+        waiting = [alarm.view for alarm in alarms.pending if alarm.view.reason is Reason.CONSTRAINT_ORDER]
+        broken = [*seen, *waiting, *(alarm.view for alarm in alarms.active)]
+        for alarm in alarms.active:
+            related = self._related(alarm, drift, broken)
+            if tuple(related) == tuple(alarm.view.related):
+                continue
+            view = alarms.relate(alarm.view.key, related)
+            for i, change in enumerate(news.transitions[since:], start=since):
+                if change.alarm.key == view.key and change.change is not Change.RESOLVED:
+                    news.transitions[i] = replace(change, alarm=view)
+
+    def _related(
+        self, alarm: ActiveAlarm, drift: Sequence[AlarmView], broken: Sequence[AlarmView]
+    ) -> Sequence[Related]:
+        key = alarm.view.key
+        if self.roles.order(key) is not None:
+            lines = [(place, b) for b in broken if (place := self.roles.order(b.key)) and b.key != key]
+            lines.sort(key=lambda line: (line[0], line[1].key))
+            return [Related(b.key, "also_broken", b.evidence.ratio) for _, b in lines]
+        if alarm.family == "performance" and alarm.view.severity is Severity.PAGE:
+            return ranked(drift, key.model_version)
+        return ()
+
+    def _since_launch(self, when: int, version: str, hour: int, counts: Int64s | None, learned: bool) -> None:
         """Matured labels are also held against the version's launch, and against its successor's."""
         if counts is None or counts[0] <= 0 or self.monitors.versions.is_replaced(version, when):
             return
@@ -99,14 +222,28 @@ class Judge:
         told = Verdicts()
         launch = self.monitors.watch.reference(version).performance
         for seen in self.since_launch.note(when, version, counts, launch):
-            self._apply(self.launch_alarms, seen, told)
+            self._apply(self.launch_alarms, seen, told, hour, hour + HOUR_MS)
         self._fresh += [(change.at_ms + 1, change) for change in told.transitions]
 
-    def _apply(self, alarms: Alarms, seen: Observation, news: Verdicts) -> None:
+    def _apply(self, alarms: Alarms, seen: Observation, news: Verdicts, begin: int, end: int) -> None:
+        """Decide on what a detector said of the data of [begin, end)."""
         key = MonitorKey(self.model.name, *seen.key)
-        severity = Severity(seen.severity)
+        if alarms is self.launch_alarms:  # these call nobody: they wait for no red line, only for silence
+            hold = self.roles.silence(begin, end)
+        else:
+            known = self._mirror if alarms is self.label_alarms else ()
+            firing = [*known, *(alarm.view.key for alarm in alarms.active)]
+            hold = self.roles.hold(key, begin, end, seen.at_ms, firing)
         changed = alarms.apply(
-            key, severity, seen.family, seen.fired, seen.recovered, seen.evidence, seen.at_ms
+            key,
+            self.roles.severity(key, Severity(seen.severity)),
+            seen.family,
+            seen.fired,
+            seen.recovered,
+            seen.evidence,
+            seen.at_ms,
+            hold=hold,
+            why=self.roles.why(key),
         )
         if changed is not None:
             news.transitions.append(changed)
@@ -124,6 +261,9 @@ class Judge:
             self._decided_ms = max(self._decided_ms, until)
         at = self._decided_ms + step
         while at <= until:
+            if self.roles.silence(at - step, at):  # whatever is due is decided after it
+                self._decided_ms, at = at, at + step
+                continue
             version = self.monitors.versions.serving_at(at)
             joint = JointStep(
                 at_ms=at,
@@ -155,9 +295,20 @@ class Judge:
         return [*self.step_alarms.active, *self.label_alarms.active]
 
     @property
+    def held(self) -> list[AlarmView]:
+        """Alarms that something holds back, the newest last."""
+        both = [*self.step_alarms.pending, *self.label_alarms.pending]
+        return sorted((alarm.view for alarm in both), key=lambda alarm: (alarm.raised_ms, alarm.key))
+
+    @property
+    def audit(self) -> list[AuditView]:
+        """The last changes of alarms, the newest last."""
+        return sorted([*self.step_alarms.audit, *self.label_alarms.audit], key=lambda entry: entry.at_ms)
+
+    @property
     def reasons(self) -> Counter[str]:
-        """How often each decision reason was given."""
-        total: Counter[str] = Counter()
+        """How often each decision reason was given; 0 for those that never were."""
+        total: Counter[str] = Counter({reason.value: 0 for reason in Reason})
         for alarms in (self.step_alarms, self.label_alarms):
             total.update({str(reason): n for reason, n in alarms.counts.items()})
         return total
@@ -171,6 +322,8 @@ class Judge:
             "replaced": self._replaced,
             "decided_ms": self._decided_ms,
             "fresh": [[when, transition_state(change)] for when, change in fresh],
+            "ahead": [transition_state(change) for change in self._ahead],
+            "mirror": [transition_state(change) for _, change in sorted(self._mirror.items())],
         }
         return {
             **self.monitors.state(),
@@ -179,6 +332,7 @@ class Judge:
             "label_alarms": json.dumps(self.label_alarms.state()),
             "launch_alarms": json.dumps(self.launch_alarms.state()),
             "since_launch": json.dumps(self.since_launch.state()),
+            "redlines": json.dumps(self.redlines.state()),
             "retraining": json.dumps(self.retraining.state()),
             "handovers": json.dumps(self.handovers.state()),
         }
@@ -190,6 +344,9 @@ class Judge:
         self._replaced = [(when, version) for when, version in own["replaced"]]
         self._decided_ms = own["decided_ms"]
         self._fresh = [(when, transition_from(change)) for when, change in own["fresh"]]
+        self._ahead = [transition_from(change) for change in own["ahead"]]
+        self._mirror = {change.alarm.key: change for change in map(transition_from, own["mirror"])}
+        self.redlines.load(json.loads(documents["redlines"]))
         self.step_alarms.load(json.loads(documents["step_alarms"]))
         self.label_alarms.load(json.loads(documents["label_alarms"]))
         self.launch_alarms.load(json.loads(documents["launch_alarms"]))

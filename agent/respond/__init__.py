@@ -1,6 +1,7 @@
 """The last stage: decide on alarms and retraining, send what was decided, show what was committed.
 
-decide   the life of an alarm: latched, held, resolved
+roles    what metrics are for, and when nobody is called
+decide   the life of an alarm: pending, firing, resolved
 trigger  when to ask for retraining
 request  the CloudEvents that ask for it
 outbox   committed messages on their way out: to Kafka or to files

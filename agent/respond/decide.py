@@ -1,7 +1,13 @@
 """The life of an alarm: latched when a detector fires, resolved when it has recovered and stayed quiet.
 
+What holds an alarm back makes it pending instead: it is recorded, but nobody is called.
+
+    pending   what held it back is over and it lasts     → firing (released)
+    pending   it recovered, or its silence is over       → forgotten, without anybody having been called
+    firing    it recovered and MIN_HOLD_MS have gone by  → resolved
+
 Pure: detectors' answers and event time in, transitions out. Every answer has a reason, also "no", and all
-are counted.
+are counted; every change of state is logged.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.respond.view import AlarmView, MonitorKey, Severity
+from agent.respond.view import AlarmState, AlarmView, AuditView, MonitorKey, Related, Severity
 from detectors import Evidence, Verdict
 
 MIN_HOLD_MS = 15 * 60_000
@@ -22,10 +28,20 @@ MAX_RESOLVED = 200
 """Resolved alarms that are remembered, per model; the earliest resolved is forgotten first."""
 
 
+MAX_AUDIT = 400
+"""Changes of state that are remembered, per model; the earliest are forgotten first."""
+
+
 class Reason(StrEnum):
     """Why an alarm changed, or why it did not."""
 
     FIRED = "fired"
+    RED_LINE = "red_line"
+    """It fired: the whole interval of a constraint's value lies beyond the bar."""
+    GUARD_FELL = "guard_fell"
+    """It fired: a metric got better while its guard got worse."""
+    RELEASED = "released"
+    """What held it back is over, and it lasts."""
     ESCALATED = "escalated"
     """It was a ticket, and fired again as a page."""
     RECOVERED = "recovered"
@@ -36,6 +52,18 @@ class Reason(StrEnum):
     NOT_RECOVERED = "not_recovered"
     HELD = "held"
     """Recovered, but it fired less than MIN_HOLD_MS ago."""
+    CONSTRAINT_BROKEN = "constraint_broken"
+    """An objective waits: a red line of the model is broken, and that one pages."""
+    CONSTRAINT_ORDER = "constraint_order"
+    """A red line waits behind one that was put before it, and is attached to its page."""
+    MAINTENANCE = "maintenance"
+    BACKFILL = "backfill"
+    RETIRED = "retired"
+    """The metric has been retired: its alarms end, and it raises none."""
+
+
+SILENCES = frozenset({Reason.MAINTENANCE, Reason.BACKFILL})
+"""Holds that end an alarm with themselves; after the others an alarm that lasts is released."""
 
 
 class Change(StrEnum):
@@ -70,14 +98,17 @@ class ActiveAlarm:
 class Alarms:
     """The alarms of one model.
 
-    Rule: an inactive monitor that fires is raised; an active one that fires starts its hold again (and rises
-    from ticket to page if it fires as a page); an active one that has recovered is resolved once MIN_HOLD_MS
-    of event time have gone by since it last fired. Firing beats recovering.
+    Rule: an inactive monitor that fires is raised, or becomes pending while something holds it back; an
+    active one that fires starts its hold again (and rises from ticket to page if it fires as a page); an
+    active one that has recovered is resolved once MIN_HOLD_MS of event time have gone by since it last
+    fired. Firing beats recovering. In a silence nothing happens to active alarms.
     """
 
     def __init__(self) -> None:
         self._active: dict[MonitorKey, ActiveAlarm] = {}
+        self._pending: dict[MonitorKey, ActiveAlarm] = {}
         self._resolved: list[AlarmView] = []  # in the order of resolution
+        self._audit: list[AuditView] = []
         self._counts: Counter[Reason] = Counter()
 
     def apply(
@@ -89,14 +120,34 @@ class Alarms:
         recovered: bool,
         evidence: Evidence,
         at_ms: int,
+        *,
+        hold: Reason | None = None,
+        why: Reason = Reason.FIRED,
     ) -> Transition | None:
-        """Take in what a detector says after one step; the reason, also of None, is counted in `counts`."""
+        """Take in what a detector says after one step; the reason, also of None, is counted in `counts`.
+
+        `hold` is what keeps an alarm back now; `why` the reason that a new one is given.
+        """
+        if hold is Reason.RETIRED:
+            return self._retire(key, at_ms)
+        pending = self._pending.get(key)
+        if pending is not None and pending.view.reason in SILENCES and hold is not pending.view.reason:
+            self._forget(key, Reason(pending.view.reason), at_ms)
+            pending = None
         active = self._active.get(key)
+        if hold in SILENCES and (active or pending):
+            return self._unchanged(hold)
+        if pending is not None:
+            return self._wait(pending, fired, recovered, at_ms, hold)
         if active is None:
-            if fired:
-                return self._raise(key, severity, family, evidence, at_ms)
-            not_enough = evidence.verdict is Verdict.NOT_ENOUGH
-            return self._unchanged(Reason.NOT_ENOUGH_EVIDENCE if not_enough else Reason.QUIET)
+            if not fired:
+                not_enough = evidence.verdict is Verdict.NOT_ENOUGH
+                return self._unchanged(Reason.NOT_ENOUGH_EVIDENCE if not_enough else Reason.QUIET)
+            alarm = ActiveAlarm(AlarmView(key, severity, at_ms, None, evidence, hold or why), family, at_ms)
+            if hold is None:
+                return self._raise(alarm)
+            self._hold(alarm)
+            return None
         if fired:
             return self._fire_again(active, severity, evidence, at_ms)
         if not recovered:
@@ -107,8 +158,17 @@ class Alarms:
 
     def resolve_version(self, model_version: str, at_ms: int) -> Sequence[Transition]:
         """Resolve every alarm of a version that was replaced, whatever its hold; in the order of the keys."""
+        for key in sorted(key for key in self._pending if key.model_version == model_version):
+            self._forget(key, Reason.VERSION_REPLACED, at_ms)
         gone = sorted(key for key in self._active if key.model_version == model_version)
         return [self._resolve(key, Reason.VERSION_REPLACED, at_ms) for key in gone]
+
+    def relate(self, key: MonitorKey, related: Sequence[Related]) -> AlarmView:
+        """Attach other alarms to an active one; returns it as it is now."""
+        active = self._active[key]
+        view = replace(active.view, related=tuple(related))
+        self._active[key] = replace(active, view=view)
+        return view
 
     def is_active(self, key: MonitorKey) -> bool:
         """Is the alarm of this monitor latched?"""
@@ -118,6 +178,16 @@ class Alarms:
     def active(self) -> Sequence[ActiveAlarm]:
         """The latched alarms, the newest last."""
         return sorted(self._active.values(), key=lambda alarm: _age(alarm.view))
+
+    @property
+    def pending(self) -> Sequence[ActiveAlarm]:
+        """The alarms that are held back, the newest last; the reason of each is what holds it."""
+        return sorted(self._pending.values(), key=lambda alarm: _age(alarm.view))
+
+    @property
+    def audit(self) -> Sequence[AuditView]:
+        """The last MAX_AUDIT changes of state, in the order in which they were decided."""
+        return tuple(self._audit)
 
     @property
     def history(self) -> Sequence[AlarmView]:
@@ -132,18 +202,21 @@ class Alarms:
     def state(self) -> dict[str, Any]:
         """Everything, safe and exact in JSON."""
         return {
-            "active": [
-                {"alarm": _alarm_state(a.view), "family": a.family, "last_fired_ms": a.last_fired_ms}
-                for _, a in sorted(self._active.items())
-            ],
+            "active": [_latched_state(a) for _, a in sorted(self._active.items())],
+            "pending": [_latched_state(a) for _, a in sorted(self._pending.items())],
+            "audit": [[a.at_ms, list(a.key), a.severity, a.state, a.reason] for a in self._audit],
             "resolved": [_alarm_state(alarm) for alarm in self._resolved],
             "counts": {reason.value: n for reason, n in self.counts.items()},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; what was there before is forgotten."""
-        alarms = [ActiveAlarm(_alarm(s["alarm"]), s["family"], s["last_fired_ms"]) for s in state["active"]]
-        self._active = {alarm.view.key: alarm for alarm in alarms}
+        self._active = {a.view.key: a for a in map(_latched, state["active"])}
+        self._pending = {a.view.key: a for a in map(_latched, state["pending"])}
+        self._audit = [
+            AuditView(at_ms, MonitorKey(*key), Severity(severity), AlarmState(held), reason)
+            for at_ms, key, severity, held, reason in state["audit"]
+        ]
         self._resolved = [_alarm(s) for s in state["resolved"]]
         self._counts = Counter({Reason(reason): n for reason, n in state["counts"].items()})
 
@@ -151,13 +224,52 @@ class Alarms:
         self._counts[reason] += 1
         return None
 
-    def _raise(
-        self, key: MonitorKey, severity: Severity, family: str, evidence: Evidence, at_ms: int
-    ) -> Transition:
-        alarm = AlarmView(key, severity, at_ms, None, evidence, Reason.FIRED)
-        self._active[key] = ActiveAlarm(alarm, family, at_ms)
-        self._counts[Reason.FIRED] += 1
-        return Transition(Change.RAISED, Reason.FIRED, at_ms, alarm, family)
+    def _log(self, alarm: AlarmView, state: AlarmState, reason: Reason, at_ms: int) -> None:
+        """Count a decision that changed a state, and keep it."""
+        self._counts[reason] += 1
+        entry = AuditView(at_ms, alarm.key, alarm.severity, state, reason.value)
+        self._audit = [*self._audit, entry][-MAX_AUDIT:]
+
+    def _raise(self, alarm: ActiveAlarm) -> Transition:
+        view, reason = alarm.view, Reason(alarm.view.reason)
+        self._active[view.key] = alarm
+        self._log(view, AlarmState.FIRING, reason, view.raised_ms)
+        return Transition(Change.RAISED, reason, view.raised_ms, view, alarm.family)
+
+    def _hold(self, alarm: ActiveAlarm) -> None:
+        view = alarm.view
+        self._pending[view.key] = alarm
+        self._log(view, AlarmState.PENDING, Reason(view.reason), view.raised_ms)
+
+    def _wait(
+        self, pending: ActiveAlarm, fired: bool, recovered: bool, at_ms: int, hold: Reason | None
+    ) -> Transition | None:
+        """One more step of an alarm that waits for a red line."""
+        view = pending.view
+        if fired:
+            pending = replace(pending, last_fired_ms=max(pending.last_fired_ms, at_ms))
+        elif recovered:
+            if at_ms - pending.last_fired_ms < MIN_HOLD_MS:
+                return self._unchanged(Reason.HELD)
+            self._forget(view.key, Reason.RECOVERED, at_ms)
+            return None
+        if hold is None:
+            del self._pending[view.key]
+            raised = replace(view, raised_ms=max(at_ms, view.raised_ms), reason=Reason.RELEASED)
+            return self._raise(replace(pending, view=raised))
+        self._pending[view.key] = replace(pending, view=replace(view, reason=hold))
+        return self._unchanged(hold)
+
+    def _forget(self, key: MonitorKey, reason: Reason, at_ms: int) -> None:
+        """End a pending alarm: nobody was called, so there is nothing to resolve."""
+        self._log(self._pending.pop(key).view, AlarmState.RESOLVED, reason, at_ms)
+
+    def _retire(self, key: MonitorKey, at_ms: int) -> Transition | None:
+        if key in self._pending:
+            self._forget(key, Reason.RETIRED, at_ms)
+            return None
+        active = key in self._active
+        return self._resolve(key, Reason.RETIRED, at_ms) if active else self._unchanged(Reason.RETIRED)
 
     def _fire_again(
         self, active: ActiveAlarm, severity: Severity, evidence: Evidence, at_ms: int
@@ -169,7 +281,7 @@ class Alarms:
         self._active[alarm.key] = ActiveAlarm(alarm, active.family, max(active.last_fired_ms, at_ms))
         if not escalates:
             return self._unchanged(Reason.ALREADY_ACTIVE)
-        self._counts[Reason.ESCALATED] += 1
+        self._log(alarm, AlarmState.FIRING, Reason.ESCALATED, at_ms)
         return Transition(Change.ESCALATED, Reason.ESCALATED, at_ms, alarm, active.family)
 
     def _resolve(self, key: MonitorKey, reason: Reason, at_ms: int) -> Transition:
@@ -178,7 +290,7 @@ class Alarms:
         ended_ms = max(at_ms, active.view.raised_ms)
         alarm = replace(active.view, resolved_ms=ended_ms, reason=reason)
         self._resolved = [*self._resolved, alarm][-MAX_RESOLVED:]
-        self._counts[reason] += 1
+        self._log(alarm, AlarmState.RESOLVED, reason, ended_ms)
         return Transition(Change.RESOLVED, reason, ended_ms, alarm, active.family)
 
 
@@ -208,6 +320,18 @@ def transition_from(state: Mapping[str, Any]) -> Transition:
     )
 
 
+def _latched_state(alarm: ActiveAlarm) -> dict[str, Any]:
+    return {
+        "alarm": _alarm_state(alarm.view),
+        "family": alarm.family,
+        "last_fired_ms": alarm.last_fired_ms,
+    }
+
+
+def _latched(state: Mapping[str, Any]) -> ActiveAlarm:
+    return ActiveAlarm(_alarm(state["alarm"]), state["family"], state["last_fired_ms"])
+
+
 def _alarm_state(alarm: AlarmView) -> dict[str, Any]:
     fields = asdict(alarm.evidence)
     return {
@@ -217,6 +341,7 @@ def _alarm_state(alarm: AlarmView) -> dict[str, Any]:
         "resolved_ms": alarm.resolved_ms,
         "reason": str(alarm.reason),
         "evidence": {name: _pack(value) for name, value in fields.items()},
+        "related": [[list(r.key), r.relation, _pack(r.ratio)] for r in alarm.related],
     }
 
 
@@ -230,6 +355,7 @@ def _alarm(state: Mapping[str, Any]) -> AlarmView:
         resolved_ms=state["resolved_ms"],
         evidence=Evidence(**evidence),
         reason=Reason(state["reason"]),
+        related=tuple(Related(MonitorKey(*k), rel, float(r)) for k, rel, r in state["related"]),
     )
 
 

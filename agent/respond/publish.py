@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +13,14 @@ from agent.measure.bins import LATENCY_BOUNDS, LATENCY_EDGES
 from agent.measure.metrics import Value, performance_metrics, prediction_metrics
 from agent.measure.model import Model
 from agent.measure.pane import LIFETIME, PREDICTIONS, PaneKey
+from agent.measure.redlines import RED_LINE
 from agent.measure.reference import Reference
 from agent.measure.watch import PREDICTION, SCORE, output
 from agent.measure.window import Sums, window
+from agent.respond.roles import Roles, metric_of, ranked
 from agent.respond.view import (
     OVERALL,
+    ConstraintView,
     Drift,
     MetricValue,
     ModelView,
@@ -34,28 +38,60 @@ def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
     model, now = judge.model, judge.monitors.next_step_ms
     versions = judge.monitors.versions
     at_work = [v for v in sorted(model.seen) if now is None or not versions.is_replaced(v, now)]
-    active = {alarm.view.key for alarm in judge.active}
-    monitors = []
-    for key, monitor in sorted(judge.monitors.watch.monitors.items()):
-        if key.version and key.version not in at_work:
-            continue
-        named = MonitorKey(model.name, *key)
-        detector = monitor.detector
-        severity = Severity(detector.severity)
-        monitors.append(MonitorView(named, detector.family, severity, detector.evidence, named in active))
+    seen_ms = watermark_ms if now is None else now
+    life = judge.roles.life(seen_ms)
+    monitors = [
+        monitor
+        for monitor in monitor_views(judge)
+        if monitor.key.model_version in ("", *at_work)
+        and not judge.roles.retired(metric_of(monitor.key), seen_ms)
+    ]
+    drift = [alarm.view for alarm in judge.active if alarm.family == "drift"]
     return ModelView(
         name=model.name,
         task=model.config.task,
         watermark_ms=None if watermark_ms == NO_TIME else watermark_ms,
         joint_watermark_ms=None if joint_ms == NO_TIME else joint_ms,
-        versions={v: version_view(judge, v) for v in at_work},
+        versions={v: version_view(judge, v, seen_ms) for v in at_work},
         monitors=monitors,
         alarms=judge.alarms,
         triggers=_triggers(judge),
         suppressed=dict(judge.retraining.suppressed),
         join=join_terms(model),
         max_series=model.config.max_series,
+        held=judge.held,
+        audit=judge.audit,
+        constraints=constraint_views(judge, monitors, seen_ms),
+        objectives=[name for name in model.config.roles.objectives if not judge.roles.retired(name, seen_ms)],
+        suspects={v: found for v in at_work if (found := ranked(drift, v))},
+        life=life,
+        reviews_due=sum(metric.review_due for metric in life.values()),
     )
+
+
+def monitor_views(judge: Judge) -> Iterator[MonitorView]:
+    """What every detector says now, red lines and pairs too."""
+    name, roles = judge.model.name, judge.roles
+    active = {alarm.view.key for alarm in judge.active}
+    for key, monitor in sorted(judge.monitors.watch.monitors.items()):
+        named, detector = MonitorKey(name, *key), monitor.detector
+        severity = roles.severity(named, Severity(detector.severity))
+        yield MonitorView(named, detector.family, severity, detector.evidence, named in active)
+    for key, evidence in judge.redlines.judged():
+        named, line = MonitorKey(name, *key), key.detector == RED_LINE
+        family, severity = ("constraint", Severity.PAGE) if line else ("gaming", Severity.TICKET)
+        yield MonitorView(named, family, severity, evidence, named in active)
+
+
+def constraint_views(judge: Judge, monitors: Sequence[MonitorView], at_ms: int) -> list[ConstraintView]:
+    """The constraints that are judged, in their order."""
+    latched = {alarm.view.key for alarm in judge.active} | {alarm.key for alarm in judge.held}
+    found = [
+        judge.roles.constraint(monitor.key, monitor.evidence, monitor.key in latched, at_ms)
+        for monitor in monitors
+        if judge.roles.order(monitor.key) is not None
+    ]
+    return sorted(found, key=lambda one: (one.order, one.key))
 
 
 def _triggers(judge: Judge) -> list[Mapping[str, object]]:
@@ -80,14 +116,15 @@ def join_terms(model: Model) -> dict[str, int]:
     }
 
 
-def version_view(judge: Judge, version: str) -> VersionView:
+def version_view(judge: Judge, version: str, at_ms: int) -> VersionView:
     """One version: its windows, drift, and lifetime counts of its features and latency."""
     model = judge.model
     reference = judge.monitors.watch.references.get(version)
     end = max(last for _, last in model.seen.values())
     windows: dict[str, WindowView] = {}
     for name in model.config.windows:
-        windows[name] = window_view(model, window(model, version, name, end), reference)
+        shown = window_view(model, window(model, version, name, end), reference)
+        windows[name] = without_retired(judge.roles, shown, at_ms)
     lifetime = model.panes.get(PaneKey(version, LIFETIME, 0, PREDICTIONS, OVERALL))
     counts = model.layout.empty_prediction() if lifetime is None else lifetime
     first, last = model.seen[version]
@@ -121,6 +158,15 @@ def window_view(model: Model, sums: Sums, reference: Reference | None) -> Window
         counts=counts,
         drift=drift(reference, sums.predictions.get(OVERALL)),
     )
+
+
+def without_retired(roles: Roles, shown: WindowView, at_ms: int) -> WindowView:
+    """A window without the metrics that were retired; those of a class go with their metric."""
+    kept = {
+        segment: {n: v for n, v in values.items() if not roles.retired(n.partition(":")[0], at_ms)}
+        for segment, values in shown.metrics.items()
+    }
+    return replace(shown, metrics=kept)
 
 
 def metrics(model: Model, sums: Sums, segment: str) -> Mapping[str, MetricValue]:

@@ -69,6 +69,26 @@ class MonitorView:
     """The latched alarm."""
 
 
+class AlarmState(StrEnum):
+    """Where an alarm is in its life."""
+
+    PENDING = "pending"
+    """Its detector fired, but a reason holds it back: nobody is called."""
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Another alarm that belongs to one."""
+
+    key: MonitorKey
+    relation: str
+    """suspect: drift that may be the cause. also_broken: a red line behind the one that pages."""
+    ratio: float
+    """Its statistic over its threshold when it was raised."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlarmView:
     """One alarm from raised to resolved."""
@@ -80,6 +100,46 @@ class AlarmView:
     evidence: Evidence
     """As it was when the alarm was raised."""
     reason: str
+    related: Sequence[Related] = ()
+    """The strongest suspects first; red lines in the order that was decided for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """One line of the alarms' log: a change of state, when and why."""
+
+    at_ms: int
+    key: MonitorKey
+    severity: Severity
+    state: AlarmState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricLife:
+    """What a metric is for, who answers for it, and until when. Times that are not configured are None."""
+
+    role: str | None
+    owner: str | None
+    review_ms: int | None
+    retire_ms: int | None
+    review_due: bool
+    retired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintView:
+    """A red line of one version, as last judged; in the order that was decided for them."""
+
+    key: MonitorKey
+    order: int
+    """From 1."""
+    minimum: float | None
+    maximum: float | None
+    """The bar in force; both are None before the first of dated bars."""
+    window: str
+    evidence: Evidence
+    broken: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +198,17 @@ class ModelView:
     join: Mapping[str, int]
     """pending, expired, joined, waiting labels, … (the terms of invariant I7)."""
     max_series: int
+    held: Sequence[AlarmView] = ()
+    """Alarms that are pending; the reason says what holds each back, and `raised_ms` since when."""
+    audit: Sequence[AuditView] = ()
+    """The last changes of alarms, pending ones included, the newest last."""
+    constraints: Sequence[ConstraintView] = ()
+    objectives: Sequence[str] = ()
+    suspects: Mapping[str, Sequence[Related]] = field(default_factory=dict)
+    """Version → drift that is active, the strongest first."""
+    life: Mapping[str, MetricLife] = field(default_factory=dict)
+    """By metric."""
+    reviews_due: int = 0
 
 
 class CounterKey(NamedTuple):
