@@ -16,7 +16,7 @@ python := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11 py
 kafka := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/broker/pom.xml)
 jars := $(cache)/kafka-$(kafka)/lib
 
-.PHONY: help install demo test lint format dashboards clean lock jars broker-checksums
+.PHONY: help install demo test pages lint format dashboards clean lock jars broker-checksums
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -29,6 +29,10 @@ demo: $(venv)/.run ## a simulated model with a scripted story; needs no broker
 
 test: $(venv)/.dev jars ## the whole suite, with a real Kafka broker where Java and Maven are (ARGS='-k name' narrows it)
 	@$(bin)/python -m pytest -q $(ARGS)
+
+# A broker, Prometheus and Alertmanager are real: Java, Maven and Debian's packages prometheus and prometheus-alertmanager.
+pages: $(venv)/.dev jars ## the demo's story from Kafka to the pager, with kills on the way; the table goes to build/pages.json
+	@$(bin)/python -m tests.pages
 
 lint: $(venv)/.dev ## ruff, its formatter, and mypy --strict
 	@$(bin)/ruff check
