@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config import Config, ModelConfig
+from agent.config import ModelConfig
 from agent.events import Partition
 from agent.measure.pane import PaneKey, Panes, encode
-from agent.pipeline import Pipeline
 from agent.respond.view import CounterKey
-from agent.store import Store
 from tests.measure.events import (
     FEEDBACK,
     HOUR,
@@ -30,8 +23,8 @@ from tests.measure.events import (
     config_of,
     label,
     prediction,
-    raw,
 )
+from tests.measure.running import assert_same, running
 
 SLOW = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -55,50 +48,6 @@ def model(**fields: object) -> ModelConfig:
 
 
 CONFIG = config_of(a=model(), b=model(positive="1"))
-
-
-class Run:
-    """A pipeline over its own copy of a state directory, fed by ranges of two logs."""
-
-    def __init__(self, config: Config, logs: dict[Partition, list[Event | bytes]], folder: Path) -> None:
-        self.config, self.logs, self.folder = config, logs, folder
-        self.generation = 0
-        self.open(folder / "0")
-
-    def open(self, directory: Path) -> None:
-        self.store = Store(directory)
-        self.pipeline = Pipeline(self.config, self.store)
-        self.pipeline.assign(self.logs)
-
-    def read(self, partition: Partition, n: int) -> None:
-        at = self.pipeline.positions.get(partition, 0)
-        batch = self.logs[partition][at : at + n]
-        if batch:
-            self.pipeline.apply(raw(partition, batch, at))
-            self.pipeline.advance()
-
-    def kill(self) -> None:
-        """What a crash leaves: the files as they are on disk, read by a new process."""
-        self.generation += 1
-        after = self.folder / str(self.generation)
-        shutil.copytree(self.store.directory, after)
-        self.store.close()
-        self.open(after)
-
-    def finish(self) -> Pipeline:
-        for partition, log in self.logs.items():
-            self.read(partition, len(log))
-        return self.pipeline
-
-
-@contextmanager
-def running(logs: dict[Partition, list[Event | bytes]], config: Config = CONFIG) -> Iterator[Run]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, logs, Path(folder))
-        try:
-            yield run
-        finally:
-            run.store.close()
 
 
 def traffic(seed: int, n: int = 80, span: int = 8 * HOUR) -> dict[Partition, list[Event | bytes]]:
@@ -147,23 +96,6 @@ def traffic(seed: int, n: int = 80, span: int = 8 * HOUR) -> dict[Partition, lis
     return {PREDICTIONS: [e for _, e in events], FEEDBACK: [e for _, e in labels]}
 
 
-def story(pipeline: Pipeline) -> tuple[object, ...]:
-    """Everything that was said, besides the state."""
-    return tuple((j.alarms, j.retraining.requests) for j in pipeline.judges.values())
-
-
-def documents(pipeline: Pipeline) -> dict[tuple[str, str], str]:
-    """What the fingerprint digests as text, so that a difference has a name."""
-    free = {("", "commits"), *((name, n) for name in pipeline.judges for n in ("slices", "versions"))}
-    return {key: text for key, text in pipeline._documents().items() if key not in free}
-
-
-def assert_same(one: Pipeline, other: Pipeline) -> None:
-    assert story(one) == story(other)
-    assert documents(one) == documents(other)
-    assert one.fingerprint() == other.fingerprint()
-
-
 READS = st.lists(st.tuples(st.booleans(), st.integers(1, 150)), max_size=12)
 ACTS = st.lists(
     st.tuples(st.sampled_from(["predictions", "feedback", "commit", "kill"]), st.integers(1, 90)), max_size=16
@@ -174,7 +106,7 @@ def test_the_traffic_of_these_tests_has_every_fate_in_it() -> None:
     """Over a few seeds every outcome of records and labels occurs, and detectors work: nothing is idle."""
     total: Counter[str] = Counter()
     for seed in range(3):
-        with running(traffic(seed)) as run:
+        with running(traffic(seed), CONFIG) as run:
             pipeline = run.finish()
             for name, labels in ((k.name, dict(k.labels)) for k in pipeline.counters):
                 key = f"{name} {labels.get('outcome', '')}"
@@ -205,7 +137,7 @@ def test_the_result_does_not_depend_on_how_predictions_and_labels_interleave(
 ) -> None:
     """I14: any reading order that keeps each partition's own gives the same state, alarms and requests."""
     logs = traffic(seed)
-    with running(logs) as one, running(logs) as other:
+    with running(logs, CONFIG) as one, running(logs, CONFIG) as other:
         for predictions, n in reads:
             other.read(PREDICTIONS if predictions else FEEDBACK, n)
         assert_same(one.finish(), other.finish())
@@ -218,7 +150,7 @@ def test_the_result_does_not_depend_on_batches_commits_or_kills(
 ) -> None:
     """I2: any poll sizes, commit points and kills give the state of one uninterrupted read."""
     logs = traffic(seed)
-    with running(logs) as one, running(logs) as other:
+    with running(logs, CONFIG) as one, running(logs, CONFIG) as other:
         for act, n in acts:
             if act == "commit":
                 other.pipeline.commit(0.0)
@@ -243,7 +175,7 @@ def contents(panes: Panes) -> dict[PaneKey, bytes]:
 def test_panes_survive_many_commits_and_restarts(every: int) -> None:
     """Committing after every few records, with a kill after each tenth commit, loses and doubles nothing."""
     logs = traffic(5, n=30)
-    with running(logs) as one, running(logs) as other:
+    with running(logs, CONFIG) as one, running(logs, CONFIG) as other:
         for i in range(0, len(logs[PREDICTIONS]), every):
             other.read(PREDICTIONS, every)
             other.read(FEEDBACK, every)
@@ -257,7 +189,7 @@ def test_every_record_and_every_label_is_accounted_for() -> None:
     """I1 and I7 at every moment: each record, each label and each prediction is in just one of the terms."""
     rng = random.Random(3)
     logs = traffic(3)
-    with running(logs) as run:
+    with running(logs, CONFIG) as run:
         while any(run.pipeline.positions.get(p, 0) < len(log) for p, log in logs.items()):
             run.read(rng.choice([PREDICTIONS, FEEDBACK]), rng.randrange(1, 60))
             models = run.pipeline.models
@@ -288,7 +220,7 @@ def test_a_late_record_changes_no_closed_pane() -> None:
         PREDICTIONS: [prediction(i, T0 + i * MINUTE, "a", prediction="1") for i in range(180)],
         FEEDBACK: [],
     }
-    with running(logs) as run:
+    with running(logs, CONFIG) as run:
         pipeline = run.finish()
         panes = pipeline.models.models["a"].panes
         before = contents(panes)

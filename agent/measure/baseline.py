@@ -70,13 +70,17 @@ class Baseline:
                 _dense(document["prediction"]),
                 _dense(document["performance"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"models.{model_name}.baseline: {path} cannot be read as a baseline "
                 f"({type(error).__name__}: {error}); write it again with `plumbline profile`"
             ) from error
         layout = Layout.of(model, features)
-        if layout.version != found.layout_version:
+        widths = (len(found.prediction), len(found.performance))
+        if layout.version != found.layout_version or widths != (
+            layout.prediction.width,
+            layout.performance.width,
+        ):
             raise ConfigError(
                 f"models.{model_name}.baseline: {path} was made for another task, other classes or other "
                 f"features; write it again with `plumbline profile` and this configuration"
