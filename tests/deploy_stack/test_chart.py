@@ -80,7 +80,7 @@ def test_no_probe_depends_on_kafka(mode: str) -> None:
 
 
 def test_the_sidecar_cannot_hold_the_model_back() -> None:
-    """A native sidecar: no readiness probe, which would be the pod's, no startup probe, which is waited for."""
+    """A native sidecar: no readiness probe, which is the pod's, no startup probe, which is waited for."""
     sidecar = agent_of("sidecar")
     assert sidecar["restartPolicy"] == "Always"
     assert "readinessProbe" not in sidecar

@@ -45,7 +45,7 @@ def test_nothing_may_gain_rights_or_is_reachable_from_outside(name: str) -> None
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_is_waited_for_can_be_waited_for(name: str) -> None:
-    """Who waits for health waits for a service with a health check; who waits for an end, for one that ends."""
+    """Health is awaited of services with a health check only, and an end only of services that end."""
     for other, wait in SERVICES[name].get("depends_on", {}).items():
         check = SERVICES[other].get("healthcheck", {"image": "has one"} if other in OURS else None)
         if wait["condition"] == "service_healthy":

@@ -77,7 +77,7 @@ def test_an_unreachable_kafka_leaves_the_agent_healthy(container: Start) -> None
     wait_for(name, "healthy")
     assert get(name, "/readyz") == "ok\n"
     assert "plumbline_source_connected 0" in get(name, "/metrics")
-    assert "state.db" in run("docker", "exec", name, "ls", "/var/lib/plumbline")
+    assert "state.db" in run("docker", "exec", name, "ls", "/var/lib/plumbline/plumbline-state")
 
 
 @docker
