@@ -247,6 +247,7 @@ class Pipeline:
         for name, judge in self.judges.items():
             found |= {(name, f"judge:{n}"): text for n, text in judge.state().items()}
             found |= {(name, n): json.dumps(held) for n, held in _model_state(judge.model).items()}
+            found |= {(name, n): text for n, text in judge.model.offsets.documents()}
         return found
 
     def _restore(self) -> None:
@@ -357,6 +358,7 @@ def _load_model(model: Model, documents: Mapping[str, str]) -> None:
     model.counts.update(held["counts"][0])
     model.join.counts.update(held["counts"][1])
     model.minutes_from_ms = held["minutes_from_ms"]
+    model.offsets.load(documents.items())
 
 
 def _load_runs(store: Store, owner: str, index: SortedRuns) -> None:

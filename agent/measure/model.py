@@ -18,6 +18,7 @@ from agent.measure.clock import Clock
 from agent.measure.fold import LabelledRows, PredictionRows, fold_labels, fold_predictions
 from agent.measure.join import Join, Labels
 from agent.measure.layout import Layout
+from agent.measure.offsets import Offsets
 from agent.measure.pane import DAY_MS, HOUR, HOUR_MS, MINUTE, Panes
 from agent.measure.rows import (
     UNKNOWN_CLASS,
@@ -70,6 +71,7 @@ class Model:
         """First and last event time of each version."""
         self.join = Join(self.layout.score_columns, horizon_ms=self.horizon_ms, skew_ms=self.lateness_ms)
         self.counts: Counter[str] = Counter()
+        self.offsets = Offsets()
         self.minutes_from_ms = NO_TIME
         self.keeps_hours = False
         """A backtest reports every window at its end."""
@@ -89,6 +91,7 @@ class Model:
         repeated = self.join.duplicates(keys[candidates], version[candidates], times[candidates])
         merged = candidates[~repeated]
         if len(merged):
+            self.offsets.note(partition, times[merged], offsets[merged])
             scores = scored.scores[merged]
             self._fold(
                 frame[merged], times[merged], version[merged], scored.predicted[merged], scores, keys[merged]
@@ -175,6 +178,7 @@ class Model:
             return
         kept = max(HOURS_KEPT_MS, self.horizon_ms + HOUR_MS)
         self.panes.drop(HOUR, (complete_ms - kept) // DAY_MS * DAY_MS)
+        self.offsets.forget(complete_ms - HOURS_KEPT_MS)
 
 
 def _chosen(rows: PredictionRows, at: NDArray[np.bool_]) -> PredictionRows:

@@ -67,8 +67,9 @@ def fitted(event: CloudEvent) -> CloudEvent:
     data = event["data"]
     while len(encode(event)) > MAX_BYTES and data["evidence"]:
         data["evidence"] = data["evidence"][:-1]
-    for where, name in ((data["data_window"], "topics"), (data, "impact")):
-        if len(encode(event)) > MAX_BYTES:
+    window = data["data_window"]
+    for where, name in ((window, "topics"), (window, "offsets_until"), (data, "impact")):
+        if len(encode(event)) > MAX_BYTES or (name == "offsets_until" and "topics" not in window):
             where.pop(name, None)
     return event
 

@@ -27,6 +27,7 @@ from typing import Any
 from agent.config import RetrainingConfig
 from agent.measure.launch import NAME as SINCE_LAUNCH
 from agent.measure.model import to_ms
+from agent.measure.pane import HOUR_MS
 from agent.respond import request
 from agent.respond.decide import Change, Transition, transition_from, transition_state
 from agent.respond.request import CloudEvent
@@ -284,7 +285,8 @@ class Retraining:
             },
         }
         if spans := self._spans(step.data_from_ms, step.at_ms):
-            event["data"]["data_window"]["topics"] = list(spans)
+            until = step.at_ms // HOUR_MS * HOUR_MS
+            event["data"]["data_window"] |= {"topics": list(spans), "offsets_until": request.rfc3339(until)}
         event = request.fitted(event)
         if cause is not Cause.MANUAL:
             self._episodes[cause] = replace(episode, request_id=identity, dry_run=dry_run)
