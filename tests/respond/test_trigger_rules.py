@@ -215,7 +215,7 @@ def run(seed: int, shifts: list[float], launch: float = 2.0) -> list[tuple[int, 
         fired += [
             (hour, seen.key.metric)
             for seen in watch.note(hour * HOUR, "v1", sample(rng, 250, shift), reference)
-            if seen.fired
+            if seen.said.fired
         ]
     return fired
 
@@ -248,8 +248,8 @@ def test_a_cap_on_false_positives_is_relative_to_the_baseline() -> None:
         reference = counts(50_000, 0.1)
         seen = [s for h in range(40) for s in watch.note(h * HOUR, "v1", counts(1000, rate), reference)]
         assert {s.key.metric for s in seen} == {"false_positive_rate"}
-        assert any(s.fired for s in seen) is expected
-        assert (not seen[-1].recovered) is expected
+        assert any(s.said.fired for s in seen) is expected
+        assert (not seen[-1].said.recovered) is expected
 
 
 def test_either_rule_can_be_turned_off() -> None:
