@@ -12,10 +12,13 @@ from agent.respond.page.history import SPAN_MS, STEP_MS, Point
 from agent.respond.page.vital import vitals
 from agent.respond.view import (
     AlarmView,
+    ConstraintView,
     CounterKey,
+    MetricLife,
     MetricValue,
     ModelView,
     MonitorKey,
+    Related,
     Severity,
     View,
     WindowView,
@@ -277,6 +280,10 @@ def everywhere(name: str) -> View:
         ],
         suppressed={name: 1},
         join={name: 1},
+        held=[replace(alarm(unheard), reason=name)],
+        constraints=[ConstraintView(unheard, 1, 0.5, None, name, evidence(), True)],
+        objectives=[name],
+        life={name: MetricLife(name, name, None, None, True, False)},
     )
     topic = (("outcome", name), ("topic", name))
     counters = {CounterKey("records", topic): 3, CounterKey("records_read", (("topic", name),)): 3}
@@ -339,6 +346,52 @@ def test_retraining_is_told_with_its_reason_and_what_came_of_it() -> None:
     assert "1 Aug 2026, 12:00 UTC A red line is broken 4,872 – Better accuracy 80.0 % → 85.0 %" in told
     assert "too soon after the last request: 2" in told
     assert "not known yet" in shown(view(replace(model(), triggers=[asked]))).text
+
+
+def line(broken_: bool, found: Evidence) -> ConstraintView:
+    key = MonitorKey("credit", "v1", "red_line", segment="sex=f", metric="recall")
+    return ConstraintView(key, 1, 0.7, None, "24h", found, broken_)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (
+            line(True, ratio(value=0.6, low=0.55, high=0.65)),
+            "60.0 % (interval 55.0 % to 65.0 %), from 2,128 events broken",
+        ),
+        (line(False, ratio(value=0.8, low=None, high=None)), "80.0 %, from 2,128 events ok"),
+        (
+            line(False, ratio(warming_up=True, value=None, low=None, high=None)),
+            "unknown, from 2,128 events not enough",
+        ),
+    ],
+)
+def test_configured_red_lines_stand_with_their_bar_and_verdict(one: ConstraintView, said: str) -> None:
+    """A constraint is shown in its order, with its bar, its window and one of three verdicts."""
+    text = shown(view(replace(model(), constraints=[one]))).text
+    assert f"Recall sex=f at least 70.0 % last 24 h {said}" in text
+
+
+def test_what_is_held_back_and_what_belongs_together_is_told() -> None:
+    """A pending alarm says what holds it; a page names its suspects and what else is broken."""
+    related = (Related(DRIFT, "suspect", 1.4), Related(FAIRNESS, "also_broken", 1.2))
+    held = [replace(alarm(ACCURACY), reason="maintenance")]
+    one = replace(model(alarms=[replace(alarm(FAIRNESS), related=related)]), held=held)
+    text = shown(view(one)).text
+    assert "Suspects age no longer looks as in the baseline" in text
+    assert "Also broken False positive rate of sex=f is out of proportion" in text
+    assert "nobody is called: Accuracy is worse than tolerated (maintenance)" in text
+
+
+def test_objectives_are_the_vital_numbers_and_name_their_owner() -> None:
+    """What the configuration calls an objective is on the first screen, with who answers for it."""
+    life = {"true_negatives": MetricLife("objective", "risk team", None, None, True, False)}
+    one = replace(model(), objectives=["true_negatives", "accuracy"], life=life, reviews_due=1)
+    assert [vital.id for vital in vitals(one)][:2] == ["quality:true_negatives", "quality:accuracy"]
+    text = shown(view(one)).text
+    assert "True negatives no bar 70" in text
+    assert "owner: risk team, review is due" in text
 
 
 def test_resolved_alarms_say_how_they_ended() -> None:

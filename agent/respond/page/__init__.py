@@ -191,6 +191,7 @@ def _model(model: ModelView, history: History) -> Html:
         *head,
         alarms.cards(model, Severity.PAGE),
         _block("Vital numbers", cards.vital_numbers(model, history)),
+        alarms.lines(model),
         alarms.cards(model, Severity.TICKET),
         _block("Fairness", groups.fairness(model, version)),
         _block("Drift suspects", inputs.suspects(model, version)),
@@ -215,6 +216,8 @@ def _about(model: ModelView) -> Html:
         if version.learning:
             told.append(tag("span", words("still learning its baseline"), class_="badge unknown"))
     told.append(join([words("events complete up to "), moment(model.watermark_ms)]))
+    if model.reviews_due:
+        told.append(words(f"{model.reviews_due} metrics are due for review"))
     return join(told, " · ")
 
 

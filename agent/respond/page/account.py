@@ -9,7 +9,7 @@ from typing import Any
 from agent.respond.expose import METRICS
 from agent.respond.page import tell
 from agent.respond.page.html import NOTHING, Html, join, name, table, tag, text, words
-from agent.respond.page.numbers import duration, moment, number, unit_of
+from agent.respond.page.numbers import GAP, duration, moment, number, unit_of
 from agent.respond.page.vital import span, windows
 from agent.respond.view import OVERALL, ModelView, VersionView, View
 
@@ -142,7 +142,7 @@ def _values(version: VersionView, names: list[str], metric: str) -> Iterator[Htm
             yield tag("small", words("not enough evidence"))
         else:
             told = number(found.value, unit_of(metric.partition(":")[0]))
-            yield join([words(told), tag("small", words(f"n = {found.n:,}"))])
+            yield join([words(told), tag("small", words(f"n{GAP}={GAP}{found.n:,}"))])
 
 
 def records(view: View) -> Html:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from agent.respond.page import account, tell
 from agent.respond.page.html import NOTHING, Html, join, table, tag, text, words
-from agent.respond.page.numbers import duration, moment
-from agent.respond.view import AlarmView, ModelView, MonitorView, Severity
+from agent.respond.page.numbers import between, duration, moment
+from agent.respond.page.vital import span
+from agent.respond.view import AlarmView, ConstraintView, ModelView, MonitorView, Severity
 
 MAX_CARDS = 20
+MAX_LINES = 30
 MAX_RESOLVED = 12
+MAX_RELATED = 5
 
 
 def active(model: ModelView, severity: Severity) -> list[AlarmView]:
@@ -42,9 +45,12 @@ def _card(model: ModelView, alarm: AlarmView, monitor: MonitorView | None) -> Ht
     if monitor is not None:
         rows.append(("Seen now", words(tell.seen(key, monitor.evidence))))
     rows.append(("Since", _since(model, alarm)))
-    rows.append(("How sure", words(f"{tell.certainty(evidence)} Intervals hold at every look.")))
+    rows.append(("How sure", words(tell.certainty(key, evidence))))
     if asked := _asked(model, alarm):
         rows.append(("Asked for", join([words("retraining, "), asked])))
+    for relation, term in (("suspect", "Suspects"), ("also_broken", "Also broken")):
+        if others := [tell.title(one.key) for one in alarm.related if one.relation == relation]:
+            rows.append((term, words("; ".join(others[:MAX_RELATED]))))
     if key.model_version:
         rows.append(("Version", text(key.model_version)))
     page = alarm.severity is Severity.PAGE
@@ -79,6 +85,39 @@ def _asked(model: ModelView, alarm: AlarmView) -> Html | None:
             if all((entry.get(part) or "") == value for part, value in parts.items()):
                 return moment(at)
     return None
+
+
+def lines(model: ModelView) -> Html:
+    """The constraints in their order, and what is held back; nothing where the configuration has none."""
+    parts = []
+    if model.constraints:
+        rows = [_line(one) for one in model.constraints[:MAX_LINES]]
+        rest = len(model.constraints) - len(rows)
+        caption = "In the order that was decided for them: of several that break, the first one pages"
+        caption += f"; {rest} more in /status" if rest else ""
+        parts.append(table(words(caption), ("Red line", "Bar", "Seen", "Verdict"), rows))
+    if model.held:
+        told = [f"{tell.title(alarm.key)} ({tell.reason(alarm.reason)})" for alarm in model.held[:MAX_LINES]]
+        parts.append(tag("p", words("Held back, nobody is called:"), class_="faint"))
+        parts.append(tag("ul", *(tag("li", words(one)) for one in told)))
+    return tag("section", tag("h3", words("Red lines")), *parts) if parts else NOTHING
+
+
+def _line(one: ConstraintView) -> list[Html]:
+    key, unit = one.key, tell.unit(one.key)
+    bar = between(one.minimum, one.maximum, unit) or "none yet"
+    named = join(
+        [words(tell.sentence(tell.plain(key.metric))), tag("small", text(key.segment or "everyone"))]
+    )
+    if one.broken:
+        state, said = "broken", "broken"
+    elif one.evidence.warming_up:
+        state, said = "unknown", "not enough evidence"
+    else:
+        state, said = "ok", "ok"
+    seen = tell.seen(key, one.evidence)
+    badge = tag("span", words(said), class_=f"badge {state}")
+    return [named, join([words(bar), tag("small", words(span(one.window)))]), words(seen), badge]
 
 
 def resolved(model: ModelView) -> Html:

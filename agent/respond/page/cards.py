@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agent.respond.page import draw
 from agent.respond.page.history import History, Point
 from agent.respond.page.html import NOTHING, Html, join, tag, words
-from agent.respond.page.numbers import between, number
+from agent.respond.page.numbers import GAP, between, number
 from agent.respond.page.vital import Vital, vitals
 from agent.respond.view import ModelView
 
@@ -42,16 +42,14 @@ def _card(model: ModelView, vital: Vital, history: History) -> Html:
     if vital.value is None:
         value = tag("p", words(vital.lacking or "unknown"), class_="lacking")
     else:
-        interval = between(vital.low, vital.high, vital.unit)
         value = tag("p", tag("b", words(number(vital.value, vital.unit))), class_="value")
-        value = join(
-            [value, tag("p", words(f"95 % interval {interval}"), class_="faint") if interval else NOTHING]
-        )
     badge = _BADGES[vital.verdict]
+    interval = between(vital.low, vital.high, vital.unit) if vital.value is not None else ""
     facts = [
+        f"95{GAP}% interval {interval}" if interval else "",
         f"{'baseline ' + number(vital.reference, vital.unit)}" if vital.reference is not None else "",
         f"tolerated {bar}" if (bar := between(*vital.tolerance, vital.unit)) else "",
-        f"n = {vital.n:,}" if vital.n is not None and vital.value is not None else "",
+        f"n{GAP}={GAP}{vital.n:,}" if vital.n is not None and vital.value is not None else "",
     ]
     return tag(
         "article",
@@ -66,5 +64,6 @@ def _card(model: ModelView, vital: Vital, history: History) -> Html:
         draw.sparkline(points, vital.unit, vital.tolerance, spans),
         tag("p", words(" · ".join(fact for fact in facts if fact)), class_="facts"),
         tag("p", words(vital.meaning), class_="faint"),
+        tag("p", words(vital.owner), class_="faint") if vital.owner else NOTHING,
         class_=f"card vital {vital.verdict}".strip(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.respond.page import draw, tell
 from agent.respond.page.html import NOTHING, Html, join, name, table, tag, text, words
-from agent.respond.page.numbers import between, number
+from agent.respond.page.numbers import GAP, between, number
 from agent.respond.page.vital import span, windows
 from agent.respond.view import MetricValue, ModelView, MonitorView, VersionView
 from detectors.fairness.ratio import MIN_GROUP
@@ -46,7 +46,7 @@ def _row(version: VersionView, monitor: MonitorView) -> list[Html]:
         ratio = tag("small", words(tell.lacking(monitor, _events(version, monitor))))
     else:
         told = f"{number(evidence.value, 'times')} ({between(evidence.low, evidence.high, 'times')})"
-        told += f", n = {evidence.samples:,}"
+        told += f", n{GAP}={GAP}{evidence.samples:,}"
         tolerated = tag("small", words(f"tolerated {tell.tolerated(key, evidence)}"))
         drawn = draw.interval(evidence.value, evidence.low, evidence.high, evidence.tolerance)
         ratio = join([drawn, tag("span", words(told)), tolerated])
@@ -82,7 +82,7 @@ def _rate(version: VersionView, segment: str, metric: str) -> tuple[MetricValue 
 def _shown(rate: MetricValue | None, where: str) -> Html:
     if rate is None:
         return tag("small", words("not enough evidence"))
-    return join([words(number(rate.value, "share")), tag("small", words(f"n = {rate.n:,}, {where}"))])
+    return join([words(number(rate.value, "share")), tag("small", words(f"n{GAP}={GAP}{rate.n:,}, {where}"))])
 
 
 def _events(version: VersionView, monitor: MonitorView) -> int | None:

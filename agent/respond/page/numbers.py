@@ -11,6 +11,8 @@ from agent.respond.page.html import Html, tag, words
 Unit = Literal["share", "times", "seconds", "count", "plain"]
 
 UNKNOWN = "unknown"
+GAP = "\u00a0"
+"""Between a number and its unit: no line ends there."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999
@@ -33,11 +35,11 @@ def number(value: float | None, unit: Unit = "plain") -> str:
         return UNKNOWN
     match unit:
         case "share":
-            return f"{100 * value:.1f} %"
+            return f"{100 * value:.1f}{GAP}%"
         case "times":
-            return f"{value:.2f} ×"
+            return f"{value:.2f}{GAP}×"
         case "seconds":
-            return f"{1000 * value:.1f} ms" if abs(value) < 1 else f"{value:.2f} s"
+            return f"{1000 * value:.1f}{GAP}ms" if abs(value) < 1 else f"{value:.2f}{GAP}s"
         case "count":
             return f"{value:,.0f}"
         case "plain":

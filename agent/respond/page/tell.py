@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from agent.measure.launch import NAME as SINCE_LAUNCH
+from agent.measure.redlines import ALPHA as LINE_ALPHA
+from agent.measure.redlines import PAIR, RED_LINE
 from agent.respond.page.html import name
-from agent.respond.page.numbers import Unit, between, number
+from agent.respond.page.numbers import Unit, between, number, unit_of
 from agent.respond.view import MonitorKey, MonitorView
 from detectors import Evidence, Verdict
 from detectors.edetector import ALPHA
@@ -37,6 +40,12 @@ _WORDS = {
     ),
     "volume_drop": _Words("Predictions have stopped coming", "predictions against the expected", "share"),
 }
+_OTHERS = {
+    RED_LINE: "{metric}{of} is beyond its red line",
+    PAIR: "{metric} gets better while what guards it gets worse",
+    SINCE_LAUNCH: "{metric} is worse than at launch",
+}
+"""Those whose value is the metric itself, in its own unit."""
 _RATIOS = {
     "selection_rate": "{segment} is predicted positive {value} as often as those it is compared with.",
     "false_positive_rate": (
@@ -56,6 +65,16 @@ REASONS = {
     "recovered": "recovered",
     "fired": "active",
     "escalated": "a ticket that became a page",
+    "auc_drop": "the ROC AUC has dropped since launch",
+    "false_positives": "too many false positives against launch",
+    "stale": "the model is old",
+    "manual": "somebody asked for it",
+    "max_requests": "enough requests in this period",
+    "constraint_order": "a red line that comes before it is broken and pages",
+    "maintenance": "maintenance",
+    "backfill": "old data is being filled in",
+    "retired": "the metric is retired",
+    "not_enough_evidence": "not enough evidence",
 }
 
 
@@ -71,6 +90,9 @@ def reason(identifier: str) -> str:
 
 def title(key: MonitorKey) -> str:
     """What happened."""
+    if key.detector in _OTHERS:
+        of = f" of {name(key.segment)}" if key.segment else ""
+        return sentence(_OTHERS[key.detector].format(**_names(key), of=of))
     found = _WORDS.get(key.detector)
     if found is None:
         told = " ".join(part for part in (key.metric, key.feature, key.segment) if part)
@@ -88,13 +110,15 @@ def what(key: MonitorKey) -> str:
 def unit(key: MonitorKey) -> Unit:
     """The unit of the detector's value."""
     found = _WORDS.get(key.detector)
-    return "plain" if found is None else found.unit
+    if found is None:
+        return unit_of(key.metric) if key.detector in _OTHERS else "plain"
+    return found.unit
 
 
 def meaning(key: MonitorKey, evidence: Evidence) -> str:
     """One sentence that a product manager can repeat."""
     value, was = number(evidence.value, unit(key)), number(evidence.reference, unit(key))
-    names = {**_names(key), "value": value.replace(" ×", " times")}
+    names = {**_names(key), "value": value.replace("×", "times")}
     match key.detector:
         case "group_ratio":
             return _RATIOS.get(key.metric, "{metric} of {segment} is {value} that of the others.").format(
@@ -112,6 +136,9 @@ def meaning(key: MonitorKey, evidence: Evidence) -> str:
             return f"{value} of the expected predictions arrive."
         case "histogram_drift":
             return f"The distribution of {_names(key)['feature']} has changed. That alone is no harm yet."
+    if key.detector in _OTHERS:
+        of = f" of {name(key.segment)}" if key.segment else ""
+        return f"{sentence(plain(key.metric))}{of} is {value}."
     return ""
 
 
@@ -123,14 +150,23 @@ def tolerated(key: MonitorKey, evidence: Evidence) -> str:
 def seen(key: MonitorKey, evidence: Evidence) -> str:
     """The value, its interval, and on how many events it stands."""
     interval = between(evidence.low, evidence.high, unit(key))
-    interval = f" ({100 * (1 - ALPHA):.0f} % interval {interval})" if interval else ""
+    kind = f"{100 * (1 - ALPHA):.0f} % interval" if key.detector in _WORDS else "interval"
+    interval = f" ({kind} {interval})" if interval else ""
     return f"{number(evidence.value, unit(key))}{interval}, from {evidence.samples:,} events"
 
 
-def certainty(evidence: Evidence) -> str:
-    """How far the evidence is from the bar that the false-alarm budget sets."""
+def certainty(key: MonitorKey, evidence: Evidence) -> str:
+    """How far the evidence is from its bar, and what that bar promises."""
     ratio = number(evidence.ratio, "times")
-    return f"The evidence is {ratio} the bar that keeps false alarms within their budget."
+    if key.detector in (RED_LINE, PAIR):
+        return (
+            f"It alarms when the whole interval is beyond the bar, and the interval holds at every look:"
+            f" at most {100 * LINE_ALPHA:.0f} % wrong in the life of a version."
+        )
+    if key.detector in _WORDS:
+        budget = f"The evidence is {ratio} the bar that keeps false alarms within their budget."
+        return f"{budget} Intervals hold at every look."
+    return f"The evidence is {ratio} its bar."
 
 
 def verdict(monitor: MonitorView) -> str:

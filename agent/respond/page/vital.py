@@ -13,8 +13,9 @@ from agent.respond.page.numbers import Unit, unit_of
 from agent.respond.view import OVERALL, MetricValue, ModelView, MonitorView, Severity, VersionView
 
 LENGTHS = ("5m", "1h", "24h", "7d", "30d", "lifetime")
-MAX_QUALITY = 2
-"""Quality metrics among the vital numbers."""
+MAX_QUALITY = 3
+"""Quality metrics among the vital numbers; what comes last makes room for them."""
+MAX_VITALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Vital:
     reference: float | None = None
     tolerance: tuple[float | None, float | None] = (None, None)
     lacking: str = ""
+    owner: str = ""
+    """Who answers for it, and whether its review is due."""
     monitors: tuple[MonitorView, ...] = ()
     """Whose alarms are its own."""
 
@@ -71,19 +74,26 @@ def vitals(model: ModelView) -> list[Vital]:
     by_detector: dict[str, list[MonitorView]] = {}
     for monitor in own:
         by_detector.setdefault(monitor.key.detector, []).append(monitor)
-    return [
-        *_quality(version, by_detector.get("rate_drop", [])),
+    found = [
+        *_quality(model, version, by_detector.get("rate_drop", [])),
         *_fairness(by_detector.get("group_ratio", [])),
         *_drift(by_detector.get("histogram_drift", [])),
         *_missing(by_detector.get("missing_surge", [])),
         *_volume(version, by_detector.get("volume_drop", [])),
     ]
+    return found[:MAX_VITALS]
 
 
-def _quality(version: VersionView, monitors: Sequence[MonitorView]) -> Iterator[Vital]:
-    for monitor in sorted(monitors, key=lambda m: (not m.active, m.key))[:MAX_QUALITY]:
-        metric, evidence = monitor.key.metric, monitor.evidence
+def _quality(model: ModelView, version: VersionView, monitors: Sequence[MonitorView]) -> Iterator[Vital]:
+    """The objectives where there are any; otherwise what is watched, or accuracy."""
+    watched = {monitor.key.metric: monitor for monitor in monitors}
+    objectives = [metric for metric in model.objectives if not metric.endswith("_ratio")]  # shown as such
+    names = objectives or sorted(watched, key=lambda m: (not watched[m].active, m)) or ["accuracy"]
+    for metric in names[:MAX_QUALITY]:
+        monitor = watched.get(metric)
         value, scope = _newest(version, "recall" if metric == "true_positive_rate" else metric)
+        learning = version.learning and monitor is None
+        known = value is not None or (monitor is not None and monitor.active)
         yield Vital(
             id=f"quality:{metric}",
             name=tell.sentence(tell.plain(metric)),
@@ -91,28 +101,24 @@ def _quality(version: VersionView, monitors: Sequence[MonitorView]) -> Iterator[
             unit=unit_of(metric),
             value=value.value if value else None,
             n=value.n if value else None,
-            scope=scope,
-            verdict=_verdict([monitor]) if value or monitor.active else "unknown",
+            scope=f"{scope}; no bar yet: the baseline is being learned" if learning else scope,
+            verdict="unknown" if not known else _verdict([monitor]) if monitor else "",
             low=value.low if value else None,
             high=value.high if value else None,
-            reference=evidence.reference,
-            tolerance=evidence.tolerance,
+            reference=monitor.evidence.reference if monitor else None,
+            tolerance=monitor.evidence.tolerance if monitor else (None, None),
             lacking=f"not enough evidence: {_labels(version)}",
-            monitors=(monitor,),
+            owner=_owner(model, metric),
+            monitors=(monitor,) if monitor else (),
         )
-    if not monitors:
-        value, scope = _newest(version, "accuracy")
-        yield Vital(
-            id="quality:accuracy",
-            name="Accuracy",
-            meaning=METRICS["accuracy"],
-            unit="share",
-            value=value.value if value else None,
-            n=value.n if value else None,
-            scope=f"{scope}; no bar yet: the baseline is being learned" if version.learning else scope,
-            verdict="" if value else "unknown",
-            lacking=f"not enough evidence: {_labels(version)}",
-        )
+
+
+def _owner(model: ModelView, metric: str) -> str:
+    life = model.life.get(metric)
+    if life is None:
+        return ""
+    told = [f"owner: {name_(life.owner)}"] if life.owner else []
+    return ", ".join([*told, "review is due"] if life.review_due else told)
 
 
 def _fairness(monitors: Sequence[MonitorView]) -> Iterator[Vital]:
@@ -123,8 +129,8 @@ def _fairness(monitors: Sequence[MonitorView]) -> Iterator[Vital]:
         worst,
         monitors,
         "fairness",
-        "Worst group ratio",
-        "A group's rate over that of those it is compared with.",
+        "Fairness",
+        "The worst ratio of a group's rate to that of those it is compared with.",
     )
 
 
