@@ -52,8 +52,8 @@ def _red_lines() -> list[Panel]:
     return [
         number(
             "Groups out of proportion",
-            "Groups with an alarm: some rate of theirs, over that of the reference group, is surely outside "
-            "what the config tolerates.",
+            "Groups with an alarm: the evidence is that some rate of theirs, over that of the reference "
+            "group, is outside what the config tolerates.",
             total("", ALARM),
             steps=NONE_IS_WELL,
             width=6,
@@ -87,9 +87,8 @@ def _red_lines() -> list[Panel]:
         rows(
             "Ratios to the reference group",
             "One row per group and rate: the group's rate over the reference group's since the detector "
-            "last started counting, and the interval that holds at every look. 1 is alike; an alarm needs "
-            "the whole interval outside what is tolerated. Times apart is the ratio or its inverse, "
-            "whichever is larger; the largest is on top.",
+            "last started counting, and the interval that holds at every look. 1 is alike. Times apart is "
+            "the ratio or its inverse, whichever is larger; the largest is on top.",
             {
                 "A": RATIO,
                 "B": by("min", EACH, of(LOW, DETECTOR)),

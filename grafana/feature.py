@@ -108,8 +108,9 @@ def _drift() -> list[Panel]:
         ),
         course(
             "What the drift detector sees",
-            "Divergence since the detector last started counting, as it estimates it (nats). It raises an "
-            "alarm when even the lower end of its interval (dashed) is above what is tolerated.",
+            "Kullback-Leibler divergence since the detector last started counting, in nats, with the lower "
+            "end of its interval (dashed). It alarms on the evidence that more than the tolerated "
+            "divergence is there, which may come before the interval shows it.",
             Query(worst(EACH, of("plumbline_detector_value", detector)), LEGEND),
             Query(worst(EACH, of("plumbline_detector_value_low", detector)), f"{LEGEND} at least"),
             unit="none",
@@ -118,7 +119,7 @@ def _drift() -> list[Panel]:
         ),
         course(
             "Jensen-Shannon divergence",
-            "Between the window and the reference data, in nats: 0 is the same, 0.69 has nothing in common.",
+            "Between the window and the reference data: 0 is the same, 1 has nothing in common.",
             divergence("js"),
             unit="none",
             low=0,
@@ -126,8 +127,8 @@ def _drift() -> list[Panel]:
         ),
         course(
             "Kullback-Leibler divergence",
-            "From the reference data to the window, in nats: sensitive to values that hardly occurred in "
-            "the reference data.",
+            "How much the window would surprise one who expects the reference data, in nats: rises fast "
+            "where values come that hardly occurred there.",
             divergence("kl"),
             unit="none",
             low=0,

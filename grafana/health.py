@@ -11,7 +11,6 @@ from grafana.parts import (
     FEW_ARE_WELL,
     MODEL,
     NONE_IS_WELL,
-    WIDTH,
     Column,
     Panel,
     Query,
@@ -225,8 +224,24 @@ def _state() -> list[Panel]:
             ],
             worst_by=["Last commit"],
             hidden=["Value #A"],
-            width=WIDTH,
-            height=6,
+            width=14,
+        ),
+        course(
+            "Webhook attempts, by what came of them",
+            "Attempts per second to deliver retraining requests to webhooks, by outcome, and requests that "
+            "were given up, by reason. Each request is tried again until it is delivered or given up.",
+            Query(
+                total("webhook, outcome", rate("plumbline_webhook_attempts_total", AGENT)),
+                "{{webhook}}: {{outcome}}",
+            ),
+            Query(
+                total("webhook, reason", rate("plumbline_webhook_given_up_total", AGENT)),
+                "{{webhook}}: given up, {{reason}}",
+            ),
+            unit="ops",
+            width=10,
+            low=0,
+            none="no webhook",
         ),
     ]
 

@@ -168,7 +168,8 @@ def _quality() -> list[Panel]:
         course(
             "Accuracy the detector believes in",
             "Accuracy as the drop detector estimates it from mature labels, with the interval that holds at "
-            "every look (dashed). A page is raised when the whole interval lies below what is tolerated.",
+            "every look (dashed). The page comes from the evidence that it fell further than tolerated, "
+            "which may be there before the interval shows it.",
             Query(worst(VERSIONS, of("plumbline_detector_value", drop)), f"{LEGEND} estimate"),
             Query(by("min", VERSIONS, of("plumbline_detector_value_low", drop)), f"{LEGEND} at least"),
             Query(worst(VERSIONS, of("plumbline_detector_value_high", drop)), f"{LEGEND} at most"),

@@ -1,7 +1,7 @@
 """The demo's story in a real Prometheus: the agent as a process, scraped every second from start to end.
 
-A second target stands beside it for what only an agent on a broker has: its exposition comes from the same
-renderer, so that lag and dead letters are asked for under the names that they have.
+A second target stands beside it for what only an agent on a broker has, with webhooks: its exposition comes
+from the same renderer, so that lag, dead letters and deliveries are asked for under the names that they have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,12 +25,20 @@ from typing import Any
 from agent.ingest.story import END, MINUTE_MS, START_MS
 from agent.respond.expose import Runtime, render
 from agent.respond.view import CounterKey, View
+from agent.respond.webhook import Outcome
 
 SPEED = 2600
 """The story in half a minute."""
 SCRAPE_S = 1
 PATIENCE_S = 75
 ROOT = Path(__file__).parents[2]
+
+BROKER_COUNTERS = (
+    CounterKey("dead_letters", (("reason", "malformed"), ("topic", "predictions"))),
+    CounterKey("webhook_attempts", (("outcome", Outcome.TIMEOUT.value), ("webhook", "training"))),
+    CounterKey("webhook_given_up", (("reason", Outcome.GONE.value), ("webhook", "training"))),
+)
+"""What the demo has no occasion to count."""
 
 CONFIG = """
 global: {{scrape_interval: {scrape}s, scrape_timeout: {scrape}s}}
@@ -89,22 +97,22 @@ def told(folder: Path) -> Iterator[Prometheus]:
         arguments = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
         arguments.append(f"--web.listen-address=127.0.0.1:{prometheus}")
         url = f"http://127.0.0.1:{prometheus}"
-        with process(["prometheus", *arguments], folder / "prometheus.log"):
-            _wait(lambda: _text(f"{url}/-/ready") is not None, 20, folder / "prometheus.log")
+        with process(["prometheus", *arguments], folder / "prometheus.log") as server:
+            _wait(server, lambda: _text(f"{url}/-/ready") is not None, 20, folder / "prometheus.log")
             start = time.time()
             demo = ["-m", "agent", "demo", "--speed", str(SPEED), "--port", str(agent)]
-            with process([sys.executable, *demo], folder / "agent.log"):
-                _wait(lambda: _is_told(agent), PATIENCE_S, folder / "agent.log")
+            with process([sys.executable, *demo], folder / "agent.log") as running:
+                _wait(running, lambda: _is_told(agent), PATIENCE_S, folder / "agent.log")
                 time.sleep(2 * SCRAPE_S)
                 yield Prometheus(url, start, time.time())
 
 
 @contextmanager
-def process(command: list[str], log: Path) -> Iterator[None]:
+def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the context."""
     with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as running:
         try:
-            yield
+            yield running
         finally:
             running.terminate()
             try:
@@ -122,8 +130,7 @@ def broker_agent() -> Iterator[int]:
 
         def do_GET(self) -> None:
             type(self).scrapes += 1
-            labels = (("reason", "malformed"), ("topic", "predictions"))
-            counters: Mapping[CounterKey, int] = {CounterKey("dead_letters", labels): self.scrapes}
+            counters = dict.fromkeys(BROKER_COUNTERS, self.scrapes)
             view = View({}, counters, {("predictions", 0): 100}, self.scrapes, time.time(), "0.1.0")
             lag = {("predictions", 0): 12, ("predictions", 1): 0}
             body = render(view, Runtime(connected=True, partitions=2, lag=lag))
@@ -168,9 +175,10 @@ def _text(url: str) -> str | None:
         return None
 
 
-def _wait(done: Callable[[], bool], seconds: float, log: Path) -> None:
+def _wait(running: subprocess.Popen[bytes], done: Callable[[], bool], seconds: float, log: Path) -> None:
     until = time.monotonic() + seconds
     while not done():
-        if time.monotonic() > until:
-            raise TimeoutError(f"not done in {seconds} s:\n{log.read_text('utf-8', 'replace')[-2000:]}")
+        if running.poll() is not None or time.monotonic() > until:
+            said = log.read_text("utf-8", "replace")[-2000:]
+            raise RuntimeError(f"ended with {running.returncode}, or not done in {seconds} s:\n{said}")
         time.sleep(0.5)
