@@ -260,6 +260,8 @@ def _add(
     rows, cells = np.divmod(keys, tally.width)
     bounds = np.searchsorted(rows, np.arange(len(targets) + 1))
     for i, number in enumerate(targets.tolist()):
+        if bounds[i] == bounds[i + 1]:
+            continue  # nothing to count: whether such a pane exists must not depend on its batch
         rest, name = divmod(number, len(group.names))
         minute, aged = divmod(rest, _MOST_AGES)
         key = PaneKey(version, tier, minute * MINUTE_MS, aged - 1, group.names[name])

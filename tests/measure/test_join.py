@@ -351,6 +351,23 @@ def test_a_failed_inference_is_counted_but_not_measured() -> None:
     assert labelled is None or not labelled.any()
 
 
+def test_no_pane_exists_without_a_count() -> None:
+    """A failed inference leaves no empty labelled pane behind, also when others of its batch are measured."""
+    models = Models(CONFIG.models, {})
+    tags = [{"group": "x"}, {"group": "y"}]
+    batch = [
+        prediction(1, T0, "a", model_version="1", prediction="yes", tags=tags[0]),
+        prediction(2, T0 + 2 * HOUR, "a", model_version="1", error="timeout", tags=tags[1]),
+    ]
+    apply(models, CONFIG, PREDICTIONS, batch)
+    apply(models, CONFIG, FEEDBACK, [label(i, T0 + 3 * HOUR, "yes") for i in (1, 2)])
+    panes = models.models["a"].panes
+    vectors = [vector for key in panes.keys() if (vector := panes.get(key)) is not None]  # noqa: SIM118
+    predicted, labelled = 2 * 2 + 2 * 2 + 3, 2 + 2 + 2  # minutes, hours, the lifetime; the whole and the groups
+    assert len(vectors) == predicted + labelled
+    assert all(vector.any() for vector in vectors)
+
+
 def test_an_id_is_free_again_after_the_horizon() -> None:
     """The same id within the horizon is a duplicate, later it is another prediction, however batches fall."""
     times = [T0, T0 + 2 * HOUR, T0 + 4 * HOUR, T0 + 4 * HOUR + 1, T0 + 8 * HOUR + 2]
