@@ -363,7 +363,7 @@ def test_no_pane_exists_without_a_count() -> None:
     apply(models, CONFIG, FEEDBACK, [label(i, T0 + 3 * HOUR, "yes") for i in (1, 2)])
     panes = models.models["a"].panes
     vectors = [vector for key in panes.keys() if (vector := panes.get(key)) is not None]  # noqa: SIM118
-    predicted, labelled = 2 * 2 + 2 * 2 + 3, 2 + 2 + 2  # minutes, hours, the lifetime; the whole and the groups
+    predicted, labelled = 2 * 2 + 2 * 2 + 3, 2 + 2 + 2  # minutes, hours, lifetime
     assert len(vectors) == predicted + labelled
     assert all(vector.any() for vector in vectors)
 
