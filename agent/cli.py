@@ -95,12 +95,10 @@ def run(
     """Monitor: read events from Kafka until SIGTERM or Ctrl-C, serve metrics, raise alarms."""
     settings = load(config)
     from agent import logs, runner
-    from agent.ingest.kafka import KafkaSource
 
     logs.configure(log_level.value)
     with stopped_by_signals() as stop:
-        topics = [topic for source in settings.sources for topic in source.topics]
-        runner.run(settings, KafkaSource(settings.kafka, topics), stop=stop)
+        runner.run_kafka(settings, stop=stop)
 
 
 @app.command(epilog="Example: plumbline check -c plumbline.yaml")
@@ -215,6 +213,24 @@ def demo(
 
     with stopped_by_signals() as stop:
         run_demo(seed=seed, speed=SPEED if speed is None else speed, duration=duration, port=port, stop=stop)
+
+
+@app.command(epilog="Example: plumbline doctor -c plumbline.yaml")
+def doctor(config: ConfigOption) -> None:
+    """Look at all that `run` needs: broker, topics, rights, webhooks, clock, disk. Exit 1 if one fails."""
+    settings = load(config)
+    from agent import doctor as surgery
+    from agent import logs
+
+    logs.configure("error")
+    failed = False
+    for finding in surgery.examine(settings, time.time()):
+        failed = failed or finding.level is surgery.Level.FAIL
+        typer.echo(f"{finding.level.value:<5} {finding.about}: {finding.text}")
+        if finding.remedy:
+            typer.echo(f"      → {finding.remedy}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def spread_inputs(arguments: Sequence[str]) -> list[str]:

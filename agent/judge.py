@@ -59,7 +59,7 @@ class Judge:
         self.since_launch = SinceLaunch(model.config.retraining, model.layout)
         self.launch_alarms = Alarms()
         """Of `since_launch`: they are told to the retraining policy and to nobody else."""
-        self.retraining = Retraining(model.name, model.config.retraining)
+        self.retraining = Retraining(model.name, model.config.retraining, model.offsets.spans)
         self.handovers = Handovers(model.name, model.config)
         self._replaced: list[tuple[int, str]] = []
         """(when, version): replacements that the alarms of labelled rates have not reached."""
@@ -227,20 +227,22 @@ class Judge:
 
     def _apply(self, alarms: Alarms, seen: Observation, news: Verdicts, begin: int, end: int) -> None:
         """Decide on what a detector said of the data of [begin, end)."""
-        key = MonitorKey(self.model.name, *seen.key)
+        key, said = MonitorKey(self.model.name, *seen.key), seen.said
         if alarms is self.launch_alarms:  # these call nobody: they wait for no red line, only for silence
             hold = self.roles.silence(begin, end)
         else:
             known = self._mirror if alarms is self.label_alarms else ()
             firing = [*known, *(alarm.view.key for alarm in alarms.active)]
             hold = self.roles.hold(key, begin, end, seen.at_ms, firing)
+        if hold is None and not said.fired and alarms.passes(key, said.warming_up):
+            return
         changed = alarms.apply(
             key,
-            self.roles.severity(key, Severity(seen.severity)),
-            seen.family,
-            seen.fired,
-            seen.recovered,
-            seen.evidence,
+            self.roles.severity(key, Severity(said.severity)),
+            said.family,
+            said.fired,
+            said.recovered,
+            said.evidence,
             seen.at_ms,
             hold=hold,
             why=self.roles.why(key),

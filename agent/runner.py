@@ -7,6 +7,7 @@ nothing twice: 3 shows what 2 made durable, 4 repeats under the same keys, 5 onl
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +20,14 @@ from agent.config import Config
 from agent.errors import StartError
 from agent.events import NO_TIME, Kind, Partition
 from agent.ingest.kafka import BrokerUnreachable, KafkaSource
+from agent.ingest.prefetch import Prefetch
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
 from agent.respond.delivery import Deliveries
 from agent.respond.expose import Runtime
-from agent.respond.outbox import FileSink, Sink
+from agent.respond.kafka_sink import KafkaSink
+from agent.respond.outbox import FileSink, Routed, Sink
 from agent.respond.server import Server
 from agent.respond.view import View
 from agent.store import Store
@@ -33,6 +36,7 @@ _log = structlog.get_logger()
 
 POLL_S = 0.2
 RETRY_S = 5.0
+SWITCH_S = 0.0005
 OUTBOX_BATCH = 1000
 SETTLE_S = 2.0
 """What webhooks get at the end; what they do not take in it waits for the next start."""
@@ -45,11 +49,15 @@ def run(
     stop: threading.Event,
     on_commit: Callable[[View], None] | None = None,
     serve: bool = True,
+    sink: Sink | None = None,
 ) -> None:
-    """Monitor until `stop` is set; a source that ends is served on until then (or returns, if not serving)."""
+    """Monitor until `stop` is set; a source that ends is served on until then (or returns, if not serving).
+
+    Dead letters and requests go to `sink`, or else to files.
+    """
     store = Store(config.state.dir)
     try:
-        agent = Agent(config, source, store, on_commit)
+        agent = Agent(config, source, store, on_commit, sink)
         try:
             if serve:
                 agent.serve()
@@ -62,11 +70,29 @@ def run(
         store.close()
 
 
+def run_kafka(config: Config, *, stop: threading.Event) -> None:
+    """Monitor the configured topics until `stop` is set."""
+    topics = [topic for source in config.sources for topic in source.topics]
+    source = Prefetch(KafkaSource(config.kafka, topics), time.monotonic)
+    # The poll thread decodes records under the interpreter lock; the default 5 ms would be waited out at each
+    # of the many short calls by which a batch is folded.
+    sys.setswitchinterval(SWITCH_S)
+    files = FileSink(file_topics(config))
+    named = [topic for topic in (config.dead_letters.topic, config.retraining_topic) if topic]
+    broker = KafkaSink.from_config(config.kafka, time.monotonic)
+    run(config, source, stop=stop, sink=Routed(dict.fromkeys(named, broker), files))
+
+
 class Agent:
     """One running agent."""
 
     def __init__(
-        self, config: Config, source: Source, store: Store, on_commit: Callable[[View], None] | None
+        self,
+        config: Config,
+        source: Source,
+        store: Store,
+        on_commit: Callable[[View], None] | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self.config = config
         self.source = source
@@ -74,7 +100,7 @@ class Agent:
         self.on_commit = on_commit
         self.pipeline = Pipeline(config, store, version=agent_version())
         self.server: Server | None = None
-        self.sink = _sink(config, source)
+        self.sink = sink or FileSink(file_topics(config))
         self.deliveries = Deliveries(config.webhooks, time.time)
         self.idle = Idle(config.idle_timeout.total_seconds())
         self._view = self.pipeline.view(time.time() if self.pipeline.commits else 0.0)
@@ -196,8 +222,8 @@ class Agent:
 class Idle:
     """Notices partitions that are read to their end and silent, so that they hold no clock back.
 
-    Stream time then goes on at the pace of the wall clock from the newest event on; it does not jump to it, so that
-    a replay of old data does not end in an outage. What is decided here is written down as control records.
+    Stream time then goes on at the pace of the wall clock from the newest event on; it does not jump to it, so
+    that a replay of old data does not end in an outage. What is decided here becomes control records.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -264,14 +290,6 @@ def agent_version() -> str:
         return version("plumbline")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _sink(config: Config, source: Source) -> Sink:
-    if isinstance(source, KafkaSource) and config.dead_letters.topic and config.retraining_topic:
-        from agent.respond.kafka_sink import KafkaSink
-
-        return KafkaSink.from_config(config.kafka, time.monotonic)
-    return FileSink(file_topics(config))
 
 
 def file_topics(config: Config) -> dict[str, Path]:

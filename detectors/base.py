@@ -77,6 +77,10 @@ class Detector(Protocol):
         """What is known after the last step."""
 
     @property
+    def warming_up(self) -> bool:
+        """Is it too early to judge?"""
+
+    @property
     def fired(self) -> bool:
         """Did the last step cross the threshold? The next step starts again from no evidence."""
 

@@ -28,7 +28,7 @@ from agent.events import Int64s
 from agent.measure.bins import SCORE_BINS
 from agent.measure.layout import Layout
 from agent.measure.reference import rate
-from agent.measure.watch import Key, Observation
+from agent.measure.watch import Key, Observation, Said
 from detectors import Evidence
 
 NAME = "since_launch"
@@ -93,7 +93,7 @@ class SinceLaunch:
             )
             key = Key(version, NAME, metric=metric)
             fired, recovered = held.streaks[metric] >= STREAK, statistic <= 0
-            yield Observation(when_ms, key, "performance", "ticket", fired, recovered, evidence)
+            yield Observation(when_ms, key, Said("performance", "ticket", fired, recovered, evidence))
 
     def _rules(self, block: Int64s, reference: Int64s) -> Iterator[tuple[str, Estimate, float, Estimate]]:
         """(metric, its estimate now, its value at launch, the bound with the bound's own variance)."""

@@ -27,7 +27,7 @@ from agent.measure.monitors import Monitors
 from agent.measure.pane import HOUR_MS
 from agent.measure.reference import LOWER_IS_BETTER, rate
 from agent.measure.trail import Trail
-from agent.measure.watch import Key, Observation
+from agent.measure.watch import Key, Observation, Said
 from agent.measure.window import SPANS
 from detectors import Evidence
 from detectors.sequential import EDGE, level, rate_interval
@@ -236,6 +236,5 @@ def _answer(
     at_ms: int, key: Key, family: str, severity: str, evidence: Evidence, within: bool
 ) -> Observation:
     fired = not evidence.warming_up and evidence.ratio >= 1.0
-    return Observation(
-        at_ms, key, family, severity, fired, not fired and not evidence.warming_up and within, evidence
-    )
+    recovered = not fired and not evidence.warming_up and within
+    return Observation(at_ms, key, Said(family, severity, fired, recovered, evidence))

@@ -48,16 +48,29 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What one detector said when it looked."""
+class Said:
+    """The answer of a rule that is no detector."""
 
-    at_ms: int
-    key: Key
     family: str
     severity: str
     fired: bool
     recovered: bool
     evidence: Evidence
+
+    @property
+    def warming_up(self) -> bool:
+        """Is it too early to judge?"""
+        return self.evidence.warming_up
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was said after one look; a detector's intervals are worked out only where they are asked for."""
+
+    at_ms: int
+    key: Key
+    said: Detector | Said
+    """To be read before the detector's next look."""
 
 
 @dataclass
@@ -109,7 +122,7 @@ class Watch:
         if expected is not None and isinstance(seen, VolumeDrop):
             seen.expect(expected)
         seen.update(counts)
-        return Observation(at_ms, key, seen.family, seen.severity, seen.fired, seen.recovered, seen.evidence)
+        return Observation(at_ms, key, seen)
 
     def _start(self, at_ms: int, key: Key, labelled: bool) -> Monitor:
         """A new monitor takes its share of the budget; the others' thresholds may rise, never fall."""

@@ -156,6 +156,13 @@ class Alarms:
             return self._unchanged(Reason.HELD)
         return self._resolve(key, Reason.RECOVERED, at_ms)
 
+    def passes(self, key: MonitorKey, warming_up: bool) -> bool:
+        """Count a look that did not fire, of a monitor without alarm; False where there is more to decide."""
+        if key in self._active or key in self._pending:
+            return False
+        self._counts[Reason.NOT_ENOUGH_EVIDENCE if warming_up else Reason.QUIET] += 1
+        return True
+
     def resolve_version(self, model_version: str, at_ms: int) -> Sequence[Transition]:
         """Resolve every alarm of a version that was replaced, whatever its hold; in the order of the keys."""
         for key in sorted(key for key in self._pending if key.model_version == model_version):

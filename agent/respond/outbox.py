@@ -138,6 +138,37 @@ class FileSink:
         return True
 
 
+class Routed:
+    """Sends each topic's messages to its own sink, and those of any other topic to the last resort."""
+
+    def __init__(self, by_topic: Mapping[str, Sink], otherwise: Sink) -> None:
+        self._by_topic = dict(by_topic)
+        self._otherwise = otherwise
+
+    def publish(self, messages: Sequence[OutboxMessage]) -> list[int]:
+        """Each sink gets its own messages, in order."""
+        done: list[int] = []
+        for sink in self._sinks:
+            mine = [m for m in messages if self._by_topic.get(m.topic, self._otherwise) is sink]
+            if mine:
+                done += sink.publish(mine)
+        return done
+
+    @property
+    def refused(self) -> int:
+        """Of all sinks."""
+        return sum(sink.refused for sink in self._sinks)
+
+    def close(self) -> None:
+        """Close every sink."""
+        for sink in self._sinks:
+            sink.close()
+
+    @property
+    def _sinks(self) -> list[Sink]:
+        return list({id(sink): sink for sink in (*self._by_topic.values(), self._otherwise)}.values())
+
+
 def _append_synced(path: Path, data: bytes) -> None:
     """All of the data or none of it, as far as the disk plays along; on its own lines in any case."""
     with path.open("a+b", buffering=0) as file:
