@@ -1,7 +1,11 @@
 import re
-from collections.abc import Mapping, Sequence
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
+from http.client import HTTPConnection, HTTPMessage
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from agent.respond import page
 from agent.respond.expose import Runtime
 from agent.respond.page.history import SPAN_MS, STEP_MS, Point
 from agent.respond.page.vital import vitals
+from agent.respond.server import Server
 from agent.respond.view import (
     AlarmView,
     ConstraintView,
@@ -449,3 +454,98 @@ def test_the_line_is_broken_where_nothing_was_known() -> None:
     line = tuple(Point(i * STEP_MS, None if i == 5 else 0.8) for i in range(12))
     found = shown(view(), {("credit", "quality:accuracy"): line})
     assert sum(tag == "polyline" for tag, _ in found.tags) == 2
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The agent's real server on a free port, its loop beating."""
+    running = Server("127.0.0.1", 0, time.monotonic, live_s=30)
+    running.start()
+    running.beat()
+    yield running
+    running.close()
+
+
+def get(server: Server, path: str, method: str = "GET") -> tuple[int, HTTPMessage, bytes]:
+    """One request over a real connection."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def test_it_is_served_at_the_root_under_a_strict_policy(server: Server) -> None:
+    """The style sheet is allowed by the hash of the very bytes that are sent, and nothing else is."""
+    server.publish(view(broken()), Runtime(connected=True))
+    code, headers, body = get(server, "/")
+    assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    style = re.findall(rb"<style>(.*?)</style>", body, re.DOTALL)
+    assert len(style) == 1
+    digest = b64encode(sha256(style[0]).digest()).decode()
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["style-src"] == f"'sha256-{digest}'"
+    assert "script-src" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "1 red line is broken" in Page(body).text
+    head = get(server, "/", "HEAD")
+    assert (head[0], head[2]) == (200, b"")
+    assert head[1]["Content-Length"] == str(len(body))
+
+
+@pytest.mark.parametrize("query", ["?model=a%20b%2F%3C", "?paused&model=a+b/%3C"])
+def test_one_model_has_its_own_page(server: Server, query: str) -> None:
+    """A model is asked for by its name, however it is spelled."""
+    server.publish(view(model("a b/<"), broken("other")))
+    text = Page(get(server, f"/{query}")[2]).text
+    assert "a b/<: no red line broken" in text
+    assert "other" not in text.split("Every record")[0].replace("the others", "")
+
+
+@pytest.mark.parametrize("query", ["?model=%3Cscript%3E", "?model=", "?model=%ff%00", "?model=CREDIT"])
+def test_an_unknown_model_is_not_found_and_not_repeated(server: Server, query: str) -> None:
+    """What a stranger puts into the address does not come back."""
+    server.publish(view())
+    code, headers, body = get(server, f"/{query}")
+    assert (code, body) == (404, b"not found: no such model\n")
+    assert headers["Content-Type"].startswith("text/plain")
+
+
+def test_a_loop_that_stands_still_is_said_as_soon_as_it_does(server: Server) -> None:
+    """The page of a commit that was fresh when first shown says that it is old once it is, and not after."""
+    server.publish(view())
+    assert "stood still" not in Page(get(server, "/")[2]).text
+    server.now = lambda: time.monotonic() + 40
+    assert "stood still for 40 s" in Page(get(server, "/")[2]).text
+    server.beat()
+    assert "stood still" not in Page(get(server, "/")[2]).text
+
+
+def test_lines_grow_with_the_commits(server: Server) -> None:
+    """Each published view adds to the sparklines; one that is looked at late has the history of all."""
+    for hour in range(4):
+        server.publish(view(replace(model(), watermark_ms=hour * HOUR)))
+    found = Page(get(server, "/")[2])
+    line = next(attributes["points"] or "" for tag, attributes in found.tags if tag == "polyline")
+    assert len(line.split()) == 4
+
+
+def test_a_page_costs_nothing_until_somebody_looks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits do not render the page; the first look does, and the next ones at the same commit reuse it."""
+    made: list[bytes] = []
+    real = page.render
+
+    def counted(*args: object, **how: object) -> bytes:
+        made.append(real(*args, **how))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(page, "render", counted)
+    for _ in range(5):
+        server.publish(view())
+    assert made == []
+    assert get(server, "/")[2] == get(server, "/")[2]
+    assert len(made) == 1
