@@ -1,12 +1,14 @@
-"""Writes the rules: `python -m deploy.prometheus.generate [--check]`.
+"""Writes the rules and their tests, or rules of one's own: `python -m deploy.prometheus.generate --help`.
 
 Metric names come from agent.respond.expose, detectors from their registry: rules and metrics cannot part.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +86,43 @@ def outputs() -> dict[Path, str]:
     return {RULES: dump(rules())} | {path: dump(tests(interval)) for interval, path in TESTS.items()}
 
 
-def main(arguments: list[str]) -> int:
-    """Write the files, or with --check say which differ."""
-    differing = [path for path, text in outputs().items() if not path.exists() or path.read_text() != text]
-    for path in differing:
-        if "--check" in arguments:
+def overridden(pairs: Iterable[str]) -> Settings:
+    """Settings from NAME=VALUE; ValueError names what is no setting."""
+    known = {name: type(value) for name, value in asdict(Settings()).items()}
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found or name not in known:
+            raise ValueError(f"{pair}: not NAME=VALUE with a NAME of {', '.join(known)}")
+        chosen[name] = known[name](value)
+    return Settings(**chosen)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the committed files, or check them, or write rules of one's own to another file."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.prometheus.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which committed files differ")
+    parser.add_argument("--out", type=Path, help="write the rules here, with the settings that follow")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="see settings.py")
+    options = parser.parse_args(arguments)
+    if bool(options.settings) > bool(options.out):
+        parser.error("the committed rules have the default settings: name another file with --out")
+    if options.out:
+        try:
+            options.out.write_text(dump(rules(overridden(options.settings))))
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
+    differing = {
+        path: text for path, text in outputs().items() if not path.exists() or path.read_text() != text
+    }
+    for path, text in differing.items():
+        if options.check:
             print(f"{path.name} is not what the generator writes")
         else:
-            path.write_text(outputs()[path])
+            path.write_text(text)
             print(f"wrote {path.name}")
-    return 1 if differing and "--check" in arguments else 0
+    return 1 if differing and options.check else 0
 
 
 if __name__ == "__main__":

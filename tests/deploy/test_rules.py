@@ -16,7 +16,7 @@ from agent.ingest.demo import DemoSource
 from agent.respond import expose
 from agent.respond.view import View
 from deploy.prometheus.cases import CASES
-from deploy.prometheus.generate import RULES, TESTS, outputs, rules
+from deploy.prometheus.generate import RULES, TESTS, main, outputs, rules
 from deploy.prometheus.settings import Settings
 from tests.kafka_node import _free_ports
 
@@ -47,6 +47,19 @@ def run(*command: str) -> str:
 def test_the_committed_files_are_what_the_generator_writes(path: Path) -> None:
     """Nobody has edited them, and nobody has forgotten to make them anew."""
     assert path.read_text() == outputs()[path]
+
+
+def test_an_installation_writes_rules_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings go into another file, never into the committed one, and a misspelt one is refused."""
+    own = tmp_path / "own.yaml"
+    assert main(["--out", str(own), "no_predictions=6h", "latency_objective=0.95"]) == 0
+    assert "[6h])) == 0" in own.read_text()
+    assert "14.4 * 0.05" in own.read_text()
+    for wrong in (["no_predictions=6h"], ["--out", str(own), "no_prediction=6h"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+    assert "no_prediction=6h: not NAME=VALUE" in capsys.readouterr().err
+    assert main(["--check"]) == 0
 
 
 @promtool
