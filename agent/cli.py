@@ -233,6 +233,26 @@ def doctor(config: ConfigOption) -> None:
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: plumbline sample -c plumbline.yaml --topic predictions -n 5")
+def sample(
+    config: ConfigOption,
+    topic: Annotated[str, typer.Option("-t", "--topic", metavar="TOPIC", help="Where to look.")],
+    count: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many records.")] = 20,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Print values, too: they may be personal data.")
+    ] = False,
+) -> None:
+    """Show a topic's last records, raw and as the config reads them; suggest a mapping where it cannot."""
+    settings = load(config, need_baselines=False)
+    from agent import logs
+    from agent import sample as sampling
+
+    logs.configure("error")
+    batches = sampling.read(settings, topic, count)
+    for line in sampling.describe(settings, batches, show_values=show_values):
+        typer.echo(line)
+
+
 def spread_inputs(arguments: Sequence[str]) -> list[str]:
     """Let one --input take all files that follow it: `--input day-*.jsonl --json OUT`."""
     spread: list[str] = []
