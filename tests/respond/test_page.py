@@ -161,9 +161,23 @@ def test_a_red_line_says_what_is_tolerated_what_is_seen_since_when_and_how_sure(
 def test_a_vital_number_stands_with_its_bar_its_baseline_its_n_and_its_meaning() -> None:
     """Accuracy is shown as measured, with what is tolerated and what it means."""
     text = shown(view()).text
-    assert "Accuracy ok 81.2 %" in text
+    assert "Accuracy outside, not proven 81.2 %" in text
     assert (
         "baseline 90.0 % · tolerated at least 85.5 % · n = 160 Share of predictions that are right." in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "active", "said"),
+    [(0.8, False, "ok"), (0.85, False, "outside, not proven"), (0.85, True, "broken")],
+)
+def test_a_number_outside_its_bar_is_neither_ok_nor_broken_without_proof(
+    low: float, active: bool, said: str
+) -> None:
+    """What chance may do is not called well, and nobody is alarmed by it."""
+    found = replace(evidence(), tolerance=(low, None))
+    assert (
+        f"Accuracy {said} 81.2 %" in shown(view(model(monitors=[monitor(found=found, active=active)]))).text
     )
 
 

@@ -217,7 +217,7 @@ def _about(model: ModelView) -> Html:
             told.append(tag("span", words("still learning its baseline"), class_="badge unknown"))
     told.append(join([words("events complete up to "), moment(model.watermark_ms)]))
     if model.reviews_due:
-        told.append(words(f"{model.reviews_due} metrics are due for review"))
+        told.append(words(f"metrics due for review: {model.reviews_due}"))
     return join(told, " · ")
 
 

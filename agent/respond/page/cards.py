@@ -14,6 +14,7 @@ from agent.respond.view import ModelView
 _BADGES = {
     "broken": "broken",
     "warn": "to look at",
+    "unproven": "outside, not proven",
     "unknown": "not enough evidence",
     "ok": "ok",
     "": "no bar",

@@ -21,7 +21,7 @@ def suspects(model: ModelView, version: VersionView) -> Html:
         if watched and monitor.key.model_version == version.version:
             by_feature.setdefault(monitor.key.feature, {})[monitor.key.detector] = monitor
     if not by_feature:
-        return tag("p", words("Nothing is compared yet: the baseline is being learned."), class_="faint")
+        return tag("p", words("No input is compared with a baseline yet."), class_="faint")
     ranked = sorted(by_feature, key=lambda feature: (*_rank(version, feature, by_feature[feature]), feature))
     rows = [_row(version, feature, by_feature[feature]) for feature in ranked[:MAX_ROWS]]
     rest = len(ranked) - len(rows)

@@ -32,7 +32,8 @@ class Vital:
     scope: str
     """Where and since when it was measured."""
     verdict: str = ""
-    """broken (a page), warn (a ticket), unknown, ok; empty: it has no bar."""
+    """broken (a page), warn (a ticket), unproven (outside its bar, but chance may do that), unknown, ok; empty: it
+    has no bar."""
     low: float | None = None
     high: float | None = None
     reference: float | None = None
@@ -93,7 +94,6 @@ def _quality(model: ModelView, version: VersionView, monitors: Sequence[MonitorV
         monitor = watched.get(metric)
         value, scope = _newest(version, "recall" if metric == "true_positive_rate" else metric)
         learning = version.learning and monitor is None
-        known = value is not None or (monitor is not None and monitor.active)
         yield Vital(
             id=f"quality:{metric}",
             name=tell.sentence(tell.plain(metric)),
@@ -102,7 +102,7 @@ def _quality(model: ModelView, version: VersionView, monitors: Sequence[MonitorV
             value=value.value if value else None,
             n=value.n if value else None,
             scope=f"{scope}; no bar yet: the baseline is being learned" if learning else scope,
-            verdict="unknown" if not known else _verdict([monitor]) if monitor else "",
+            verdict=_standing(value, monitor),
             low=value.low if value else None,
             high=value.high if value else None,
             reference=monitor.evidence.reference if monitor else None,
@@ -111,6 +111,20 @@ def _quality(model: ModelView, version: VersionView, monitors: Sequence[MonitorV
             owner=_owner(model, metric),
             monitors=(monitor,) if monitor else (),
         )
+
+
+def _standing(value: MetricValue | None, monitor: MonitorView | None) -> str:
+    """The monitor's verdict, held against the number that is shown beside it."""
+    if monitor is not None and monitor.active:
+        return _verdict([monitor])
+    if value is None:
+        return "unknown"
+    if monitor is None:
+        return ""
+    low, high = monitor.evidence.tolerance
+    outside = (low is not None and value.value < low) or (high is not None and value.value > high)
+    verdict = _verdict([monitor])
+    return "unproven" if verdict == "ok" and outside else verdict
 
 
 def _owner(model: ModelView, metric: str) -> str:
