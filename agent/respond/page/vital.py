@@ -32,8 +32,8 @@ class Vital:
     scope: str
     """Where and since when it was measured."""
     verdict: str = ""
-    """broken (a page), warn (a ticket), unproven (outside its bar, but chance may do that), unknown, ok; empty: it
-    has no bar."""
+    """broken (a page), warn (a ticket), unproven (outside its bar, which chance may do too), unknown, ok;
+    empty: it has no bar."""
     low: float | None = None
     high: float | None = None
     reference: float | None = None
