@@ -8,6 +8,7 @@ left out is counted in `plumbline_series_dropped` and still stands in /status.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,6 +82,9 @@ SUPPRESSED = Family(
     "Retraining requests that were not sent.",
     (*_MODEL, "reason"),
 )
+REVIEWS_DUE = Family(
+    "plumbline_metric_reviews_due", "gauge", "Metrics whose owner was to review them by now.", _MODEL
+)
 SERIES = Family("plumbline_series", "gauge", "Capped series that are exposed.", _MODEL)
 SERIES_DROPPED = Family(
     "plumbline_series_dropped", "gauge", "Series left out because of max_series; they are in /status.", _MODEL
@@ -97,6 +101,27 @@ RATIO = Family(
     "gauge",
     "Statistic over its threshold; 1 and more alarms.",
     _MONITOR,
+)
+CONSTRAINT = Family(
+    "plumbline_constraint_broken",
+    "gauge",
+    "1 while the red line is broken, whether it pages or waits behind another; in the order of the config.",
+    (*_VERSION, "segment", "metric", "order"),
+)
+BAR = Family(
+    "plumbline_constraint_bar",
+    "gauge",
+    "The bar in force of a red line.",
+    (*_VERSION, "segment", "metric", "bound"),
+)
+HELD = Family(
+    "plumbline_alarms_held",
+    "gauge",
+    "Alarms that call nobody now, by what holds them back.",
+    (*_MODEL, "reason"),
+)
+REVIEWS = Family(
+    "plumbline_metric_reviews_due", "gauge", "Metrics whose day of review has passed; see /status.", _MODEL
 )
 MONITORS = Family(
     "plumbline_monitors",
@@ -188,6 +213,7 @@ COUNTERS = {
     "records": "Records read, by what became of them.",
     "dead_letters": "Records that could not be used.",
     "predictions": "Predictions merged.",
+    "alarm_decisions": "Answers of detectors, by what was decided and why, 'no' included.",
     "prediction_errors": "Predictions that the model answered with an error.",
     "records_read": "Records read, whatever became of them.",
 }
@@ -267,6 +293,7 @@ def _counters(model_name: str, versions: Iterable[VersionView]) -> Iterator[Seri
 def _by_importance(model: ModelView, versions: list[VersionView]) -> Iterator[Series]:
     yield from _progress(model, versions)
     yield from _alarms(model)
+    yield from _roles(model)
     yield from _verdicts(model)
     yield from _ratios(model)
     for version in versions:
@@ -285,6 +312,7 @@ def _progress(model: ModelView, versions: Iterable[VersionView]) -> Iterator[Ser
     for family, ms in ((WATERMARK, model.watermark_ms), (JOINT_WATERMARK, model.joint_watermark_ms)):
         if ms is not None:
             yield Series(family, (model.name,), ms / 1000)
+    yield Series(REVIEWS_DUE, (model.name,), model.reviews_due)
     for state, count in sorted(model.join.items()):
         yield Series(JOIN, (model.name, state), count)
     for reason, count in sorted(model.suppressed.items()):
@@ -313,6 +341,21 @@ def _alarms(model: ModelView) -> Iterator[Series]:
     pages_first = sorted(states.items(), key=lambda item: (-item[1], item[0][5] != Severity.PAGE, item[0]))
     for labels, active in pages_first:
         yield Series(ALARM, labels, active)
+
+
+def _roles(model: ModelView) -> Iterator[Series]:
+    """What the config adds: nothing where it names no roles and no lives, and nothing is held."""
+    for one in model.constraints:
+        _, version, _, _, segment, metric = one.key
+        labels = (model.name, version, segment, metric)
+        yield Series(CONSTRAINT, (*labels, str(one.order)), int(one.broken))
+        for bound, value in (("min", one.minimum), ("max", one.maximum)):
+            if value is not None:
+                yield Series(BAR, (*labels, bound), value)
+    for reason, count in sorted(Counter(str(alarm.reason) for alarm in model.held).items()):
+        yield Series(HELD, (model.name, reason), count)
+    if any(metric.review_ms is not None for metric in model.life.values()):
+        yield Series(REVIEWS, (model.name,), model.reviews_due)
 
 
 def _verdicts(model: ModelView) -> Iterator[Series]:

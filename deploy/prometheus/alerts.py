@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.measure.redlines import RED_LINE
 from agent.respond import expose
 from deploy.prometheus.settings import Settings
 from detectors import REGISTRY
@@ -22,10 +23,11 @@ BY_MODEL = "sum by (job, model_name)"
 MAX_BY_MODEL = "max by (job, model_name)"
 BY_TOPIC = "sum by (job, topic)"
 
+HARM = ("fairness", "performance")
 CONSTRAINTS = "|".join(
-    sorted(name for name, detector in REGISTRY.items() if detector.family in ("fairness", "performance"))  # type: ignore[attr-defined]
+    sorted([RED_LINE, *(name for name, kind in REGISTRY.items() if getattr(kind, "family") in HARM)])  # noqa: B009
 )
-"""Detectors of labelled harm."""
+"""Red lines, and detectors of labelled harm."""
 
 _MONITOR = (
     "{{ $labels.detector }}{{ with $labels.feature }} of {{ . }}{{ end }}"
@@ -139,6 +141,16 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "Judgement by labels stands still.",
         f"{_MODEL}: predictions go on, but the time up to which labels are complete "
         "has not moved for an hour.",
+    )
+    yield Alert(
+        "PlumblineReviewDue",
+        "warning",
+        "review",
+        f"{MAX_BY_MODEL} ({expose.REVIEWS_DUE.name}) > 0",
+        "1d",
+        "Metrics wait for their owners' review.",
+        f"{_MODEL}: {{{{ $value }}}} metrics were to be reviewed by now; whether they still stand for what "
+        "matters is unchecked.",
     )
     blind = f'{expose.MONITORS.name}{{detector=~"{CONSTRAINTS}"'
     yield Alert(

@@ -243,6 +243,22 @@ CASES: tuple[Case, ...] = (
         },
         interval="5m",
     ),
+    Case(
+        "PlumblineReviewDue",
+        "Two metrics past their review for a day are a ticket until they are reviewed.",
+        {f"plumbline_metric_reviews_due{{{MODEL}}}": "0x11 2x400 0x60"},
+        {
+            "24h": [],
+            "26h": _of(
+                "warning",
+                "credit: 2 metrics were to be reviewed by now; whether they still stand for what matters "
+                "is unchecked.",
+                **_CREDIT,
+            ),
+            "35h": [],
+        },
+        interval="5m",
+    ),
     Case("PlumblineBlind", "One of three blind is none.", _blind("1x600", "2x600"), {"2d": []}, "5m"),
     Case(
         "PlumblineFallingBehind",

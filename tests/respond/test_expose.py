@@ -280,6 +280,13 @@ def test_monitors_are_counted_by_what_they_can_say() -> None:
     assert sum(count or 0 for count in seen.values()) == 2
 
 
+def test_due_reviews_are_counted() -> None:
+    """Somebody is told when a metric's review is overdue, and zero is said too."""
+    due = replace(model(), reviews_due=2)
+    assert value(render(view(due)), "plumbline_metric_reviews_due", model_name="credit") == 2
+    assert value(render(view()), "plumbline_metric_reviews_due", model_name="credit") == 0
+
+
 def test_every_outcome_of_a_topic_has_a_series_from_its_first_record_on() -> None:
     """The first dead letter is an increase, not the birth of a series that rate() cannot see."""
     read = CounterKey("records", (("outcome", "merged"), ("topic", "predictions")))
