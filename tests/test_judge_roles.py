@@ -160,7 +160,8 @@ def test_the_first_of_the_broken_lines_pages_and_the_other_is_attached(
     """Two lines break in the same hour: the configured order alone says which one calls somebody."""
     lines = [LINES[i] for i in order]
     roles = {"constraints": lines, "objectives": ["accuracy"]}
-    judge, view = judged(read(tmp_path, model(roles=roles), story))
+    pipeline = read(tmp_path, model(roles=roles), story)
+    judge, view = judged(pipeline)
     pages = [a for a in view.alarms if a.severity is Severity.PAGE]
     assert named(pages) == [(RED_LINE, lines[0]["metric"])]
     assert pages[0].reason == Reason.RED_LINE
@@ -174,6 +175,13 @@ def test_the_first_of_the_broken_lines_pages_and_the_other_is_attached(
     assert [(c.key.metric, c.order, c.broken) for c in view.constraints] == [
         (line["metric"], place, True) for place, line in enumerate(lines, start=1)
     ]
+    shown = render(pipeline.view(0.0)).decode()
+    for place, line in enumerate(lines, start=1):
+        labels = f'metric="{line["metric"]}",model_name="m",model_version="1",order="{place}",segment=""'
+        assert f"plumbline_constraint_broken{{{labels}}} 1.0" in shown
+    assert 'plumbline_constraint_bar{bound="max",metric="false_positive_rate"' in shown
+    for reason in ("constraint_broken", "constraint_order"):
+        assert f'plumbline_alarms_held{{model_name="m",reason="{reason}"}} 1.0' in shown
 
 
 def test_what_waited_is_released_where_it_lasts(tmp_path: Path) -> None:
@@ -355,6 +363,7 @@ def test_a_review_that_is_due_is_counted(tmp_path: Path, story: Logs) -> None:
     pipeline = read(tmp_path, model(life=life, roles={"objectives": ["accuracy"]}), story)
     shown = status(pipeline.view(0.0))["models"]["m"]
     assert shown["reviews_due"] == 1
+    assert 'plumbline_metric_reviews_due{model_name="m"} 1.0' in render(pipeline.view(0.0)).decode()
     assert shown["life"]["accuracy"]["review_due"] is True
     assert (shown["life"]["accuracy"]["owner"], shown["life"]["accuracy"]["role"]) == ("risk", "objective")
     assert shown["life"]["recall"]["review_due"] is False
