@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -146,10 +147,7 @@ def profile(
 ) -> None:
     """Make a baseline from reference data: what later data are compared with."""
     settings = load(config, need_baselines=False)
-    if model not in settings.models:
-        raise typer.BadParameter(
-            f"{config} has no model {model!r}; it has {', '.join(settings.models)}.", param_hint="--model"
-        )
+    known_model(settings, config, model)
     writable(output, "--output")
     from agent.measure import baseline
 
@@ -215,6 +213,23 @@ def demo(
         run_demo(seed=seed, speed=SPEED if speed is None else speed, duration=duration, port=port, stop=stop)
 
 
+@app.command(epilog="Example: plumbline retrain -c plumbline.yaml --model credit")
+def retrain(
+    config: ConfigOption,
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model of the config.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Skip cool-down, maximum and the least number of labels.")
+    ] = False,
+) -> None:
+    """Ask for retraining by hand: the agent of the same state.dir decides with its next commit."""
+    settings = load(config, need_baselines=False)
+    known_model(settings, config, model)
+    from agent.respond import manual
+
+    manual.put(settings.state.dir, model, uuid.uuid4().hex, force=force)
+    typer.echo(f"asked in {settings.state.dir}; the agent's log tells its decision")
+
+
 @app.command(epilog="Example: plumbline doctor -c plumbline.yaml")
 def doctor(config: ConfigOption) -> None:
     """Look at all that `run` needs: broker, topics, rights, webhooks, clock, disk. Exit 1 if one fails."""
@@ -270,6 +285,14 @@ def spread_inputs(arguments: Sequence[str]) -> list[str]:
 def load(path: Path, *, need_baselines: bool = True) -> Config:
     """Load a config under the environment of this process."""
     return configuration.load(path, os.environ, need_baselines=need_baselines)
+
+
+def known_model(settings: Config, path: Path, model: str) -> None:
+    """Refuse a model that the config does not have."""
+    if model not in settings.models:
+        raise typer.BadParameter(
+            f"{path} has no model {model!r}; it has {', '.join(settings.models)}.", param_hint="--model"
+        )
 
 
 def window_rows(text: str | None) -> int | None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from agent.events import NO_TIME, Int64s
 from agent.measure.launch import SinceLaunch
@@ -25,17 +25,17 @@ from agent.measure.watch import Observation
 from agent.respond.decide import (
     ActiveAlarm,
     Alarms,
-    Change,
     Reason,
     Transition,
     transition_from,
     transition_state,
 )
+from agent.respond.relate import Mirror, relate
 from agent.respond.request import CloudEvent
-from agent.respond.roles import Roles, ranked
-from agent.respond.trigger import JointStep, Retraining
+from agent.respond.roles import Roles
+from agent.respond.trigger import Decision, JointStep, Retraining
 from agent.respond.verdict import Handovers, Hour
-from agent.respond.view import AlarmView, AuditView, MonitorKey, Related, Severity
+from agent.respond.view import AlarmView, AuditView, MonitorKey, Severity
 
 
 @dataclass
@@ -63,10 +63,7 @@ class Judge:
         self.handovers = Handovers(model.name, model.config)
         self._replaced: list[tuple[int, str]] = []
         """(when, version): replacements that the alarms of labelled rates have not reached."""
-        self._ahead: list[Transition] = []
-        """Changes of step alarms that the label clock has not reached."""
-        self._mirror: dict[MonitorKey, Transition] = {}
-        """Drift and red lines that fire on the step clock, as of the label clock."""
+        self._mirror = Mirror(self.roles)
         self._fresh: list[tuple[int, Transition]] = []
         """(from when on the retraining policy may know it, transition), until both clocks are there."""
         self._decided_ms: int | None = None
@@ -82,9 +79,9 @@ class Judge:
                 news.transitions += self.step_alarms.resolve_version(version, end)
                 self.redlines.forget(version, labelled=False)
                 self._replaced.append((end, version))
-            self._relate(self.step_alarms, (), news, changes)
+            relate(self.roles, self.step_alarms, (), news.transitions, changes)
         stepped = len(news.transitions)
-        self._ahead += [change for change in news.transitions if self._matters(change)]
+        self._mirror.note(news.transitions)
         self._labels(joint_ms, news)
         # An hour that matures at the very joint watermark is judged later: its alarms wait for a step.
         self._fresh += [(change.at_ms, change) for change in news.transitions[:stepped]]
@@ -110,7 +107,7 @@ class Judge:
                 self.redlines.forget(version, labelled=True)
                 gone = self.launch_alarms.resolve_version(version, when)
                 self._fresh += [(change.at_ms + 1, change) for change in gone]
-            self._relate(self.label_alarms, self._mirror.values(), news, changes)
+            relate(self.roles, self.label_alarms, self._mirror.firing, news.transitions, changes)
         self._reach(joint_ms, news)
 
     def _hour(self, when: int, version: str, hour: int, age: int, news: Verdicts) -> None:
@@ -167,49 +164,11 @@ class Judge:
         found = [(self.roles.order(MonitorKey(self.model.name, *one.key)), one) for one in seen]
         return [one for place, one in sorted(found, key=lambda f: (f[0] is None, f[0] or 0))]
 
-    def _matters(self, change: Transition) -> bool:
-        return change.family == "drift" or self.roles.order(change.alarm.key) is not None
-
     def _reach(self, until_ms: int, news: Verdicts) -> None:
-        """Let the label clock know what step alarms did up to a time, one event time after the other."""
-        for change in [change for change in self._ahead if change.at_ms <= until_ms]:
-            if change.change is Change.RESOLVED:
-                self._mirror.pop(change.alarm.key, None)
-            else:
-                self._mirror[change.alarm.key] = change
-            self._relate(self.label_alarms, self._mirror.values(), news, len(news.transitions))
-        self._ahead = [change for change in self._ahead if change.at_ms > until_ms]
-
-    def _relate(self, alarms: Alarms, others: Iterable[Transition], news: Verdicts, since: int) -> None:
-        """Attach suspects to performance pages and other broken red lines to red lines.
-
-        What was decided just now (`since` in the news) tells of it too; what was told before is not changed.
-        """
-        seen = [change.alarm for change in others]
-        drift = [change.alarm for change in others if change.family == "drift"]
-        drift += [alarm.view for alarm in alarms.active if alarm.family == "drift"]
-        waiting = [alarm.view for alarm in alarms.pending if alarm.view.reason is Reason.CONSTRAINT_ORDER]
-        broken = [*seen, *waiting, *(alarm.view for alarm in alarms.active)]
-        for alarm in alarms.active:
-            related = self._related(alarm, drift, broken)
-            if tuple(related) == tuple(alarm.view.related):
-                continue
-            view = alarms.relate(alarm.view.key, related)
-            for i, change in enumerate(news.transitions[since:], start=since):
-                if change.alarm.key == view.key and change.change is not Change.RESOLVED:
-                    news.transitions[i] = replace(change, alarm=view)
-
-    def _related(
-        self, alarm: ActiveAlarm, drift: Sequence[AlarmView], broken: Sequence[AlarmView]
-    ) -> Sequence[Related]:
-        key = alarm.view.key
-        if self.roles.order(key) is not None:
-            lines = [(place, b) for b in broken if (place := self.roles.order(b.key)) and b.key != key]
-            lines.sort(key=lambda line: (line[0], line[1].key))
-            return [Related(b.key, "also_broken", b.evidence.ratio) for _, b in lines]
-        if alarm.family == "performance" and alarm.view.severity is Severity.PAGE:
-            return ranked(drift, key.model_version)
-        return ()
+        """Let the alarms of labels know what those of steps did up to a time."""
+        for _ in self._mirror.reach(until_ms):
+            changes = news.transitions
+            relate(self.roles, self.label_alarms, self._mirror.firing, changes, len(changes))
 
     def _since_launch(self, when: int, version: str, hour: int, counts: Int64s | None, learned: bool) -> None:
         """Matured labels are also held against the version's launch, and against its successor's."""
@@ -231,8 +190,8 @@ class Judge:
         if alarms is self.launch_alarms:  # these call nobody: they wait for no red line, only for silence
             hold = self.roles.silence(begin, end)
         else:
-            known = self._mirror if alarms is self.label_alarms else ()
-            firing = [*known, *(alarm.view.key for alarm in alarms.active)]
+            known = self._mirror.firing if alarms is self.label_alarms else ()
+            firing = [change.alarm.key for change in known] + [alarm.view.key for alarm in alarms.active]
             hold = self.roles.hold(key, begin, end, seen.at_ms, firing)
         if hold is None and not said.fired and alarms.passes(key, said.warming_up):
             return
@@ -286,6 +245,22 @@ class Judge:
             at += step
         self.handovers.forget(self._decided_ms)
 
+    def ask(self, token: str, *, force: bool) -> Decision | None:
+        """An operator asks for retraining, as of the last joint step; None: there is no step yet."""
+        at = self._decided_ms
+        if at is None:
+            return None
+        step = JointStep(
+            at_ms=at,
+            model_version=self.monitors.versions.serving_at(at),
+            labels=self.monitors.labels_before(at),
+            data_from_ms=at - LABELS_WINDOW_MS,
+        )
+        decision = self.retraining.ask(step, token, force=force)
+        if decision.event is not None:
+            self.handovers.asked(decision.event, at)
+        return decision
+
     @property
     def alarms(self) -> list[AlarmView]:
         """Active and remembered alarms, the newest last."""
@@ -324,8 +299,7 @@ class Judge:
             "replaced": self._replaced,
             "decided_ms": self._decided_ms,
             "fresh": [[when, transition_state(change)] for when, change in fresh],
-            "ahead": [transition_state(change) for change in self._ahead],
-            "mirror": [transition_state(change) for _, change in sorted(self._mirror.items())],
+            "mirror": self._mirror.state(),
         }
         return {
             **self.monitors.state(),
@@ -346,8 +320,7 @@ class Judge:
         self._replaced = [(when, version) for when, version in own["replaced"]]
         self._decided_ms = own["decided_ms"]
         self._fresh = [(when, transition_from(change)) for when, change in own["fresh"]]
-        self._ahead = [transition_from(change) for change in own["ahead"]]
-        self._mirror = {change.alarm.key: change for change in map(transition_from, own["mirror"])}
+        self._mirror.load(own["mirror"])
         self.redlines.load(json.loads(documents["redlines"]))
         self.step_alarms.load(json.loads(documents["step_alarms"]))
         self.label_alarms.load(json.loads(documents["label_alarms"]))

@@ -31,6 +31,7 @@ from agent.measure.runs import SortedRuns
 from agent.respond.delivery import PREFIX, Report, wanted
 from agent.respond.outbox import Outgoing, dead_letter_message, event_message
 from agent.respond.publish import model_view
+from agent.respond.request import CloudEvent
 from agent.respond.view import CounterKey, View
 from agent.store import Changes, PaneRow, Store
 
@@ -143,15 +144,7 @@ class Pipeline:
         for name, judge in self.judges.items():
             news = judge.advance(*watermarks[name])
             for event in news.events:
-                topic = self.config.retraining_topic or "retraining"
-                self._outbox.append((topic, event_message(event)))
-                for hook in self.config.webhooks:
-                    if wanted(hook, event):
-                        row = event_message(event)._replace(key=str(event["id"]).encode())
-                        self._outbox.append((PREFIX + hook.name, row))
-                self._count(
-                    "retraining_events", 1, model_name=name, type=str(event["type"]).rsplit(".", 2)[-2]
-                )
+                self._send(name, event)
             for change in news.transitions:
                 self._count(
                     "alarm_transitions",
@@ -163,6 +156,30 @@ class Pipeline:
         self.models.forget(watermarks)
         for judge in self.judges.values():
             judge.monitors.forget()
+
+    def ask(self, model_name: str, token: str, *, force: bool) -> str:
+        """An operator asks for retraining; the reason why a request is made, or not."""
+        judge = self.judges.get(model_name)
+        if judge is None:
+            return "unknown_model"
+        decision = judge.ask(token, force=force)
+        if decision is None:
+            return "nothing_seen_yet"
+        if decision.event is not None:
+            self._send(model_name, decision.event)
+        return decision.reason.value
+
+    def _send(self, model_name: str, event: CloudEvent) -> None:
+        """Put a retraining event on its ways: to the topic, and to each webhook that wants it."""
+        topic = self.config.retraining_topic or "retraining"
+        message = event_message(event)
+        self._outbox.append((topic, message))
+        for hook in self.config.webhooks:
+            if wanted(hook, event):
+                row = message._replace(key=str(event["id"]).encode())
+                self._outbox.append((PREFIX + hook.name, row))
+        kind = str(event["type"]).rsplit(".", 2)[-2]
+        self._count("retraining_events", 1, model_name=model_name, type=kind)
 
     # out
 

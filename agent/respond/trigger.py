@@ -36,6 +36,9 @@ from agent.respond.view import AlarmView, MonitorKey, Severity
 MAX_REQUESTS = 50
 """Requests that are remembered for /status."""
 
+MAX_TOKENS = 100
+"""Operators' requests that are remembered, so that none is answered twice."""
+
 
 class Cause(StrEnum):
     """The class of reasons that share an episode."""
@@ -127,7 +130,7 @@ class Retraining:
         self._active: dict[MonitorKey, Transition] = {}  # the transition that raised (or escalated) it last
         self._episodes: dict[Cause, _Episode] = {}
         self._asked_ms: list[int] = []  # the last requests, as many as a period may have
-        self._manual = 0
+        self._manual: list[str] = []  # tokens of operators' requests that were answered
         self._last_reason: dict[Cause, Reason] = {}
         self._suppressed: Counter[Reason] = Counter()
         self._requests: list[CloudEvent] = []
@@ -138,15 +141,20 @@ class Retraining:
         decisions = (self._decide(cause, step, news) for cause in Cause if cause is not Cause.MANUAL)
         return [decision for decision in decisions if decision is not None]
 
-    def ask(self, step: JointStep, *, force: bool = False) -> Decision:
-        """Decide on an operator's request, which ends with its answer; `force` skips all but a dry run."""
+    def ask(self, step: JointStep, token: str, *, force: bool = False) -> Decision:
+        """Decide on an operator's request, which ends with its answer; `force` skips all but a dry run.
+
+        The same token is answered once: a request that is read again after a crash asks for nothing more.
+        """
+        if token in self._manual:
+            return Decision(Cause.MANUAL, Reason.ALREADY_REQUESTED, step.at_ms)
         self._take(step)
-        self._manual += 1
+        self._manual = [*self._manual, token][-MAX_TOKENS:]
         if not force and (held := self._held_back(step)):
             return self._suppress(Cause.MANUAL, held, step, count=True)
         episode = _Episode(step.model_version, step.at_ms)
         serving = [t.alarm for t in self._serving(step)]
-        return self._request(Cause.MANUAL, Reason.MANUAL, episode, step, serving, self._manual)
+        return self._request(Cause.MANUAL, Reason.MANUAL, episode, step, serving, token)
 
     @property
     def idle(self) -> bool:
@@ -182,7 +190,7 @@ class Retraining:
         self._active = {t.alarm.key: t for t in map(transition_from, state["active"])}
         self._episodes = {Cause(cause): _Episode(**e) for cause, e in state["episodes"].items()}
         self._asked_ms = list(state["asked_ms"])
-        self._manual = state["manual"]
+        self._manual = list(state["manual"])
         self._last_reason = {Cause(cause): Reason(r) for cause, r in state["last_reason"].items()}
         self._suppressed = Counter({Reason(reason): n for reason, n in state["suppressed"].items()})
         self._requests = list(state["requests"])
@@ -252,14 +260,14 @@ class Retraining:
         episode: _Episode,
         step: JointStep,
         alarms: Sequence[AlarmView],
-        *number: int,
+        *token: str,
     ) -> Decision:
         parts: tuple[str | int, ...] = (
             self.model_name,
             episode.model_version,
             cause,
             episode.started_ms,
-            *number,
+            *token,
         )
         identity = request.event_id(*parts)
         config, dry_run = self.config, self.config.dry_run

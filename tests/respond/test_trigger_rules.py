@@ -101,16 +101,17 @@ def test_no_period_ever_has_more_than_its_maximum(gaps: list[int], most: int, co
 def test_an_operator_may_ask_and_force() -> None:
     """A manual request obeys cool-down, labels and maximum unless forced, and a dry run always."""
     retraining = policy()
-    first, second = retraining.ask(at(0)), retraining.ask(at(HOUR))
+    first, second = retraining.ask(at(0), "a"), retraining.ask(at(HOUR), "b")
     assert (first.reason, second.reason) == (Reason.MANUAL, Reason.COOLDOWN)
     assert first.event
     assert first.event["data"]["reason"] == "manual"
-    forced = retraining.ask(at(HOUR), force=True)
+    forced = retraining.ask(at(HOUR), "c", force=True)
     assert forced.event
     assert forced.event["id"] != first.event["id"]
     assert retraining.suppressed == {"cooldown": 1}
-    assert policy().ask(at(0, labels=3)).reason is Reason.NOT_ENOUGH_LABELS
-    dry = policy(dry_run=True).ask(at(0), force=True)
+    assert retraining.ask(at(2 * HOUR), "c", force=True).reason is Reason.ALREADY_REQUESTED
+    assert policy().ask(at(0, labels=3), "a").reason is Reason.NOT_ENOUGH_LABELS
+    dry = policy(dry_run=True).ask(at(0), "a", force=True)
     assert dry.event is None
     assert dry.rehearsed
 
