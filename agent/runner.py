@@ -24,6 +24,7 @@ from agent.ingest.prefetch import Prefetch
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
+from agent.respond import manual
 from agent.respond.delivery import Deliveries
 from agent.respond.expose import Runtime
 from agent.respond.kafka_sink import KafkaSink
@@ -185,10 +186,17 @@ class Agent:
         if controls:
             self.pipeline.control(controls)
             self.pipeline.advance()
+        asked = list(manual.waiting(self.config.state.dir))
+        for one in asked:
+            reason = self.pipeline.ask(one.model, one.token, force=one.force)
+            _log.info("retraining_asked_by_hand", model_name=one.model, reason=reason)
+        self._dirty = self._dirty or bool(asked)
         delivered = self.deliveries.take()
         if self._dirty or controls or self._acknowledged or delivered:
             self._view = self.pipeline.commit(time.time(), self._acknowledged, delivered)  # 2
             self._acknowledged, self._dirty = [], False
+            for one in asked:
+                one.path.unlink(missing_ok=True)
             if self.on_commit:
                 self.on_commit(self._view)
         self._publish()  # 3
