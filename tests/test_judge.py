@@ -31,7 +31,7 @@ from tests.measure.running import Run, assert_same, running
 PER_HOUR = 120
 GOOD, BAD = 0.9, 0.6
 QUIET, HARM, HEALED, SECOND, NEXT = 0, 30, 45, 100, 115
-"""Hours at which chapters begin: all is well; accuracy drops; is back; drops again; version 2 takes over."""
+"""Hours at which chapters begin: all is well; scores drift and accuracy drops; back; it drops; version 2."""
 END = 135
 
 Logs = dict[Partition, list[Event | bytes]]
@@ -47,7 +47,7 @@ def hours(first: int, last: int, seed: int) -> tuple[list[Event], list[Event]]:
     predictions, feedback = [], []
     for i in range(first * PER_HOUR, last * PER_HOUR):
         at, hour = T0 + i * HOUR // PER_HOUR, i // PER_HOUR
-        says = int(rng.random() < 0.5)
+        says = int(rng.random() < (0.95 if HARM <= hour < HEALED else 0.5))
         truth = says if rng.random() < accuracy(hour) else 1 - says
         score = round(float(0.5 * says + 0.5 * rng.random()) * 0.999, 4)
         version = "2" if hour >= NEXT else "1"
@@ -131,10 +131,19 @@ def test_a_version_that_takes_over_ends_the_alarms_of_the_old_one(told: Pipeline
     assert told.judges["m"].active == []
 
 
+def test_drift_is_a_ticket_that_confirms_the_drop(told: Pipeline) -> None:
+    """The shift of the scores opens tickets and no page, and they resolve when the scores are as before."""
+    tickets = [a for a in told.judges["m"].alarms if a.severity == "ticket" and a.key.model_version == "1"]
+    assert {a.key.detector for a in tickets} == {"histogram_drift"}
+    for ticket in tickets:
+        assert HARM <= hour_of(ticket.raised_ms) <= HARM + 4
+        assert HEALED <= hour_of(ticket.resolved_ms) <= SECOND
+
+
 def test_each_episode_asks_once_for_retraining(told: Pipeline) -> None:
     """One request per drop, for the version and cause that page, though the alarm lasts for many steps."""
     requests = told.judges["m"].retraining.requests
-    assert [r["data"]["reason"] for r in requests] == ["performance_drop"] * 2
+    assert [r["data"]["reason"] for r in requests] == ["drift_confirmed", "performance_drop"]
     assert [r["data"]["model_version"] for r in requests] == ["1", "1"]
     assert len({r["id"] for r in requests}) == 2
     sent = [m.topic for m in told.store.outbox(100)] + [topic for topic, _ in told._outbox]
@@ -159,11 +168,18 @@ def test_the_story_does_not_depend_on_the_telling(
     """I2 and I14 with alarms, requests and replaced versions: the same state and words in any order."""
     with running(logs, config) as run:
         {
-            "all predictions first": lambda: run.read(PREDICTIONS, 10**6),
+            "all predictions first": lambda: ahead(run),
             "all labels first": lambda: run.read(FEEDBACK, 10**6),
             "by chance, with kills": lambda: wander(run),
         }[order]()
         assert_same(run.finish(), told)
+
+
+def ahead(run: Run) -> None:
+    """All predictions are judged and committed before the first label is read by another process."""
+    run.read(PREDICTIONS, 10**6)
+    run.pipeline.commit(0.0)
+    run.kill()
 
 
 def wander(run: Run) -> None:

@@ -185,6 +185,19 @@ def test_panes_survive_many_commits_and_restarts(every: int) -> None:
         assert_same(one.finish(), other.finish())
 
 
+def test_the_first_step_waits_for_events_that_may_still_be_earlier() -> None:
+    """Where the second event is earlier than the first but not late, one poll or two judge the same steps."""
+    times = [T0 + 9 * MINUTE, T0, *(T0 + i * MINUTE for i in range(10, 90))]
+    logs: dict[Partition, list[Event | bytes]] = {
+        PREDICTIONS: [prediction(i, at, "a", prediction="1") for i, at in enumerate(times)],
+        FEEDBACK: [],
+    }
+    config = config_of(a=model())
+    with running(logs, config) as one, running(logs, config) as other:
+        other.read(PREDICTIONS, 1)
+        assert_same(one.finish(), other.finish())
+
+
 def test_every_record_and_every_label_is_accounted_for() -> None:
     """I1 and I7 at every moment: each record, each label and each prediction is in just one of the terms."""
     rng = random.Random(3)

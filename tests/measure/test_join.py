@@ -280,6 +280,11 @@ STORIES: Mapping[str, tuple[list[Event], dict[str, int], dict[tuple[str, str], i
         {"matched": 1, "superseded": 1},
         {("yes", "yes"): 1},
     ),
+    "two words at once": (
+        [label(1, T0 + HOUR, "yes"), label(1, T0 + HOUR, "no")],
+        {"matched": 1, "superseded": 1},
+        {("yes", "yes"): 1},
+    ),
     "a retraction": ([label(1, T0 + HOUR, "yes"), label(1, T0 + 2 * HOUR, None)], {"matched": 2}, {}),
     "a label after a retraction": (
         [label(1, T0 + HOUR, None), label(1, T0 + 2 * HOUR, "no")],
