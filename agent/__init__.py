@@ -1,12 +1,11 @@
-"""Plumbline's process, in the order of the data.
+"""Plumbline's process. Its rooms, in the order of the data:
 
-    cli, __main__   the command line; thin
-    config/         the YAML file: sections, their defaults, and the words for every mistake
-    events          what travels between the stages;  errors: what can go wrong, by what the caller does about it
-    ingest/         sources (kafka, files, demo), decoding to columns, mapping of foreign formats
-    measure/        layout and panes, label join, windows, metrics, baseline; which counts each detector gets
-    judge           closed steps and matured hours → detectors → alarms → retraining requests, for one model
-    respond/        alarm life, retraining policy, outbox, /metrics, /status
-    pipeline        the wiring of one agent's state;  store: the one commit point
-    runner          the loop and the only clock;  backtest: the same pipeline over files;  demo: over a simulation
+- cli, __main__: the command line, thin; config/: the YAML file, its defaults, the words for every mistake
+- events: what travels between the stages; errors: what can go wrong, by what the caller does about it
+- ingest/: sources (kafka, files, demo), decoding to columns, mapping of foreign formats
+- measure/: panes, label join, windows, metrics, baseline; which counts each detector gets
+- judge: closed steps and matured hours → detectors → alarms → retraining requests, for one model
+- respond/: alarm life, retraining policy, outbox and its sinks, /metrics, /status, the page
+- pipeline: the wiring of one agent's state; store: the one commit point
+- runner: the loop and the only clock; backtest: the same pipeline over files; demo: over a simulation
 """

@@ -62,9 +62,9 @@ class Reason(StrEnum):
 class RawBatch:
     """Undecoded records of one partition in offset order, as parallel sequences.
 
-    Either `values` holds the record values as bytes (Kafka, JSON lines), or `frame` holds them as columns already
-    (Parquet, CSV). `next_position` is where reading goes on after this batch; it can lie past the last offset + 1
-    (compaction, transaction markers).
+    Either `values` holds the record values as bytes (Kafka, JSON lines), or `frame` holds them as columns
+    already (Parquet, CSV). `next_position` is where reading goes on after this batch; it can lie past the
+    last offset + 1 (compaction, transaction markers).
     """
 
     partition: Partition
@@ -84,7 +84,7 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that could not be used, on its way to the dead letters. `last_offset` closes a skipped range."""
+    """A record that could not be used, on its way to the dead letters; `last_offset` closes a skipped range."""
 
     partition: Partition
     offset: int
@@ -98,7 +98,7 @@ class Decoded:
     """One batch as columns: what could be read, by kind, and what could not.
 
     Both frames are in offset order and have exactly the columns of PREDICTION_COLUMNS / FEEDBACK_COLUMNS;
-    offsets of `predictions`, `feedback` (unless `labelled`) and `rejected` together are those of the batch, each once.
+    offsets of `predictions`, `feedback` (unless `labelled`) and `rejected` are those of the batch, each once.
     """
 
     partition: Partition

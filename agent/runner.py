@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,7 +75,7 @@ def run(
 def run_kafka(config: Config, *, stop: threading.Event) -> None:
     """Monitor the configured topics until `stop` is set."""
     topics = [topic for source in config.sources for topic in source.topics]
-    source = Prefetch(KafkaSource(config.kafka, topics), time.monotonic)
+    source = Prefetch(KafkaSource(config.kafka, topics, instance(config.state.dir)), time.monotonic)
     # The poll thread decodes records under the interpreter lock; the default 5 ms would be waited out at each
     # of the many short calls by which a batch is folded.
     sys.setswitchinterval(SWITCH_S)
@@ -230,7 +231,7 @@ class Agent:
 class Idle:
     """Notices partitions that are read to their end and silent, so that they hold no clock back.
 
-    Stream time then goes on at the pace of the wall clock from the newest event on; it does not jump to it, so
+    Stream time then goes on from the newest event at the pace of the wall clock; it does not jump to it, so
     that a replay of old data does not end in an outage. What is decided here becomes control records.
     """
 
@@ -298,6 +299,15 @@ def agent_version() -> str:
         return version("plumbline")
     except PackageNotFoundError:
         return "unknown"
+
+
+def instance(directory: Path) -> str:
+    """The name under which the agent of a state directory is known to its group, over restarts."""
+    path = directory / "instance"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text().strip()
 
 
 def file_topics(config: Config) -> dict[str, Path]:

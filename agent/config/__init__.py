@@ -142,7 +142,7 @@ class SourceConfig(Section):
 
     topics: Annotated[list[Name], Field(min_length=1)]
     kind: Literal["prediction", "feedback", "labelled", "auto"] = "auto"
-    """auto: told by the CloudEvents type of each record. labelled: each prediction carries its label, once known."""
+    """auto: told by the CloudEvents type of each record. labelled: predictions carry their own labels."""
     preset: Literal["native", "flat"] = "native"
     fields: dict[str, str] = {}
     """Mapping expressions by native field; each overrides the preset: `value.id | header.x-id`."""

@@ -68,10 +68,15 @@ class BrokerUnreachable(StartError):
 
 
 class KafkaSource:
-    """The partitions of `topics` that the group gives to this agent."""
+    """The partitions of `topics` that the group gives to this agent.
 
-    def __init__(self, config: KafkaConfig, topics: Sequence[str]) -> None:
+    `instance` names a member that comes back (static membership, KIP-345): after a crash it gets its
+    partitions at once, where a stranger would wait for the dead member's session to end.
+    """
+
+    def __init__(self, config: KafkaConfig, topics: Sequence[str], instance: str | None = None) -> None:
         self._config = config
+        self._instance = instance
         self._topics = tuple(dict.fromkeys(topics))
         self._options = client_options(config)
         self._consumer: Any = None
@@ -208,6 +213,7 @@ class KafkaSource:
                 return KafkaConsumer(
                     **self._consumer_options(),
                     group_id=self._config.group_id,
+                    group_instance_id=self._instance,
                     partition_assignment_strategy=[CooperativeStickyAssignor],
                     kafka_client=client,
                 )

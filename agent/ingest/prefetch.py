@@ -1,8 +1,8 @@
 """Polling beside processing: a thread reads ahead, and what waits for it grows into larger batches.
 
-The client decodes records under the interpreter lock, columns are parsed outside it; so the two go on at once. All
-calls to the wrapped source come from this one thread, for no client is thread-safe. What was read ahead but not
-taken is not applied and so never committed: after a crash it is simply read again.
+The client decodes records under the interpreter lock, columns are parsed outside it; so the two go on at
+once. All calls to the wrapped source come from this one thread, for no client is thread-safe. What was read
+ahead but not taken is not applied and so never committed: after a crash it is simply read again.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Prefetch:
                 if room:
                     self._turn()
                 self._tell()
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller's next poll
+        except BaseException as error:  # raised again by the caller's next poll
             with self._lock:
                 self._error = error
                 self._lock.notify_all()

@@ -38,7 +38,7 @@ class Source(Protocol):
         """Records the source itself could not read (a damaged batch), each told once."""
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Tell the outside how far the durable state is (group offsets). Failing is logged and retried later."""
+        """Tell the outside how far the durable state is (group offsets). Failing is logged, retried later."""
 
     @property
     def connected(self) -> bool:

@@ -1,6 +1,6 @@
 """The last committed state, as everything outside sees it: immutable, built once per commit, swapped whole.
 
-/metrics, /status, the terminal and the backtest report read a View and nothing else, so that what is published
+/metrics, /status, the terminal and the backtest report read a View and nothing else: what is published
 is always what is committed, and a scrape never waits for the processing.
 """
 
@@ -27,7 +27,7 @@ class MonitorKey(NamedTuple):
     segment: str = ""
     """A slice, "attribute=value"."""
     metric: str = ""
-    """The metric whose rate is watched (accuracy, false_positive_rate, …), "" where the detector implies it."""
+    """The metric whose rate is watched (accuracy, …), "" where the detector implies it."""
 
 
 class Severity(StrEnum):
@@ -39,7 +39,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """A metric and its own denominator. A value that is undefined or has too few samples is simply not there."""
+    """A metric and its own denominator. An undefined value, or one of too few samples, is simply not there."""
 
     value: float
     n: int

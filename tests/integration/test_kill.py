@@ -126,10 +126,8 @@ def story(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Story:
         closing(KafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5)) as producer,
         scraper.scraping(),
     ):
-        for life, portion in enumerate(portions[:-1]):
-            # Its own group each time: the broker believes in a killed member's death only after its session
-            # time-out, and the state's positions win over the group's in any case.
-            with agent(config, {"PLUMBLINE_KAFKA__GROUP_ID": f"{topics['labels']}-{life}"}) as running:
+        for portion in portions[:-1]:
+            with agent(config) as running:
                 scraper.running = running
                 running.wait_ready()
                 hurry = threading.Event()
@@ -147,7 +145,7 @@ def story(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Story:
                 feeder.join()
         hurry.set()
         _trickle(producer, topics, portions[-1], hurry)
-        with agent(config, {"PLUMBLINE_KAFKA__GROUP_ID": f"{topics['labels']}-last"}) as running:
+        with agent(config) as running:
             scraper.running = running
             running.wait_read(topic_ends(broker, *topics.values()), 120)
             scraper.scrape(running)
