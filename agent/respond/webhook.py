@@ -232,7 +232,8 @@ def _exchange(config: WebhookConfig, content: bytes, named: Mapping[str, str]) -
     else:
         connection = HTTPConnection(address, port, timeout=timeout)
     # A time-out of the socket is for each read; who sends a byte now and then is cut off by this.
-    timer = threading.Timer(timeout, _cut, (connection,))
+    late = threading.Event()
+    timer = threading.Timer(timeout, _cut, (connection, late))
     timer.daemon = True
     timer.start()
     try:
@@ -243,14 +244,14 @@ def _exchange(config: WebhookConfig, content: bytes, named: Mapping[str, str]) -
         answer = connection.getresponse()
         return answer.status, answer.headers.get("retry-after", "")
     finally:
-        late = not timer.is_alive()
         timer.cancel()
         connection.close()
-        if late:
+        if late.is_set():
             raise Unusable(Outcome.TIMEOUT)
 
 
-def _cut(connection: HTTPConnection) -> None:
+def _cut(connection: HTTPConnection, late: threading.Event) -> None:
+    late.set()
     if connection.sock is not None:
         with suppress(OSError):
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
