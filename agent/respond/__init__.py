@@ -2,6 +2,7 @@
 
 roles    what metrics are for, and when nobody is called
 decide   the life of an alarm: pending, firing, resolved
+relate   which alarms belong together
 trigger  when to ask for retraining
 request  the CloudEvents that ask for it
 outbox   committed messages on their way out: to Kafka or to files
