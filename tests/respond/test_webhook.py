@@ -1,7 +1,10 @@
 import base64
 import ipaddress
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -304,6 +307,43 @@ def test_nobody_listening_is_told(receiver: Receiver, keys: list[Path]) -> None:
         assert post(closed, request.encode(event()), time.time()).outcome is Outcome.UNREACHABLE
     nowhere = config(receiver, keys, url="http://no-such-host.invalid/")
     assert post(nowhere, request.encode(event()), time.time()).outcome is Outcome.UNREACHABLE
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls_is_checked_against_the_name_not_the_address(tmp_path: Path, keys: list[Path]) -> None:
+    """The connection goes to an address, the certificate must still be of the configured host and trusted."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    )
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+
+    class Handler(_Handler):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # handshakes that fail are the test
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    Handler.receiver = Receiver(server.server_port)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        for host, ca, outcome in (
+            ("localhost", cert, Outcome.DELIVERED),
+            ("localhost", None, Outcome.UNREACHABLE),
+            ("127.0.0.1", cert, Outcome.UNREACHABLE),
+        ):
+            url = f"https://{host}:{server.server_port}/"
+            hook = config(Handler.receiver, keys, url=url, ca_file=ca, timeout=timedelta(seconds=5))
+            assert post(hook, request.encode(event()), time.time()).outcome is outcome, (host, ca)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Handler.receiver.effects == ["id-1"]
+    assert len(Handler.receiver.seen) == 1
 
 
 @pytest.mark.parametrize(
