@@ -136,7 +136,8 @@ def reason(probabilities: Iterable[str], future_skew_ms: int) -> pl.Expr:
         unread(pl.col("latency_seconds"), pl.col("latency")) | (pl.col("latency") < 0).fill_null(False),
         *chances,
     )
-    empty = pl.all_horizontal(pl.col(c).is_null() for c in ("prediction", "prediction_score", "error"))
+    says = [pl.col(c).is_null() for c in ("prediction", "prediction_score", "error")]
+    empty = pl.all_horizontal(*says, *(texts_.field(p).is_null() for p in probabilities))
     faults = [
         (Reason.UNEXPECTED_EVENT_TYPE, pl.col("kind").is_null()),
         (Reason.MISSING_PREDICTION_ID, pl.col("prediction_id").is_null()),
