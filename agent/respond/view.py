@@ -39,7 +39,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """A metric and its own denominator. An undefined value, or one of too few samples, is simply not there."""
+    """A metric and its own denominator. What is undefined, or has too few samples, is simply not there."""
 
     value: float
     n: int
