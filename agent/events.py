@@ -84,7 +84,7 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that could not be used, on its way to the dead letters; `last_offset` closes a skipped range."""
+    """A record that could not be used, to be dead-lettered; `last_offset` closes a skipped range."""
 
     partition: Partition
     offset: int
