@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -238,6 +239,7 @@ def doctor(config: ConfigOption) -> None:
     from agent import logs
 
     logs.configure("error")
+    without_the_clients_log()
     failed = False
     for finding in surgery.examine(settings, time.time()):
         failed = failed or finding.level is surgery.Level.FAIL
@@ -263,9 +265,17 @@ def sample(
     from agent import sample as sampling
 
     logs.configure("error")
+    without_the_clients_log()
     batches = sampling.read(settings, topic, count)
     for line in sampling.describe(settings, batches, show_values=show_values):
         typer.echo(line)
+
+
+def without_the_clients_log() -> None:
+    """What goes wrong with the broker is said in the answer, not by the client library as well."""
+    client = logging.getLogger("kafka")
+    client.addHandler(logging.NullHandler())
+    client.propagate = False
 
 
 def spread_inputs(arguments: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import AuthorizationError, KafkaError
+from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError
 
 from agent.config import Config, WebhookConfig
 from agent.errors import ConfigError
@@ -153,9 +153,9 @@ def _broker(config: Config, now_s: float) -> Iterator[Finding]:
         try:
             admin = KafkaAdminClient(**options, bootstrap_timeout_ms=TIMEOUT_MS)
         except (KafkaError, OSError) as error:
-            cause = type(causes[-1] if causes else error).__name__
+            cause = next((c for c in reversed(causes) if not isinstance(c, KafkaTimeoutError)), error)
             remedy = "check kafka.bootstrap_servers, security_protocol, user and password; is the broker up?"
-            yield Finding(Level.FAIL, "broker", f"{where} cannot be reached: {cause}", remedy)
+            yield Finding(Level.FAIL, "broker", f"{where} cannot be reached: {type(cause).__name__}", remedy)
             return
     with closing(admin):
         yield _ok("broker", f"{where} answers")
