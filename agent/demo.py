@@ -27,8 +27,8 @@ from agent.ingest.demo import DemoSource
 from agent.ingest.mapping import Schema
 from agent.ingest.story import MODEL
 from agent.measure.baseline import Baseline
+from agent.respond.teller import Screen, Teller
 from agent.respond.view import View
-from agent.teller import Screen, Teller
 
 SPEED = 1700.0
 """The story, 22 hours, in 47 seconds."""

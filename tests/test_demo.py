@@ -17,8 +17,8 @@ from agent.demo import demo_config, learn_baseline
 from agent.ingest.demo import DemoSource
 from agent.ingest.story import BY_NAME, MINUTE_MS, MODEL, START_MS, STORY, Expected, Incident, table
 from agent.respond.expose import render
+from agent.respond.teller import Screen, Teller
 from agent.respond.view import AlarmView, ModelView, View
-from agent.teller import Screen, Teller
 
 ACTIVE = re.compile(r"^plumbline_alarm_active\{(.*)\} 1(?:\.0)?$", re.MULTILINE)
 
