@@ -25,6 +25,8 @@ class Incident:
     alerts: set[Label] = field(default_factory=set)
     notifications: int = 0
     texts: set[str] = field(default_factory=set)
+    history: list[str] = field(default_factory=list)
+    """Each message: when it came, its status, and how many of its alerts fire."""
 
 
 class Receiver:
@@ -71,6 +73,9 @@ class Receiver:
                 self.incidents += held
             for incident in held:
                 incident.notifications += 1
+                incident.history.append(
+                    f"{now:.1f} {message['status']} {len(firing)} of {len(message['alerts'])}"
+                )
                 incident.alerts |= {frozenset(alert["labels"].items()) for alert in firing}
                 incident.texts |= {text for alert in firing for text in alert["annotations"].values()}
                 if message["status"] == "resolved":

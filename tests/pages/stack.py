@@ -122,7 +122,7 @@ def prometheus(folder: Path, port: int, agent_port: int, alertmanager_port: int,
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--rules.alert.resend-delay=500ms",  # sooner than group_wait, as the example asks
+        "--rules.alert.resend-delay=500ms",
     ]
     return Process("prometheus", command, f"http://127.0.0.1:{port}/-/ready", folder / "prometheus.log")
 
