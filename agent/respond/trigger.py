@@ -7,7 +7,7 @@ holds, and ends at the first at which it no longer does. One episode sends at mo
     performance page active                                      → performance_drop
     ROC AUC fell too far since launch                            → auc_drop
     false positives above the cap relative to the baseline       → false_positives
-    fairness page of the serving version active                  → constraint_broken
+    fairness or red-line page of the serving version active      → constraint_broken
     the serving version is older than `max_age`                  → stale
     an operator asks (not an episode: asks at once)              → manual
 
@@ -44,7 +44,7 @@ class Cause(StrEnum):
     """The class of reasons that share an episode."""
 
     PERFORMANCE = "performance"
-    FAIRNESS = "fairness"
+    CONSTRAINT = "constraint"
     STALENESS = "staleness"
     MANUAL = "manual"
 
@@ -333,10 +333,10 @@ class Retraining:
 
 _FAMILIES: dict[Cause, tuple[str, ...]] = {
     Cause.PERFORMANCE: ("performance", "drift"),
-    Cause.FAIRNESS: ("fairness",),
+    Cause.CONSTRAINT: ("fairness", "constraint"),
     Cause.STALENESS: (),
 }
-_IMPACT = ("performance", "fairness")
+_IMPACT = ("performance", "fairness", "constraint")
 
 
 def _reason(cause: Cause, alarms: Collection[Transition]) -> Reason | None:
@@ -346,8 +346,8 @@ def _reason(cause: Cause, alarms: Collection[Transition]) -> Reason | None:
     families = {t.family for t in alarms}
     fallen = {t.alarm.key.metric for t in alarms if t.alarm.key.detector == SINCE_LAUNCH}
     pages = {t.family for t in alarms if t.alarm.severity is Severity.PAGE}
-    if cause is Cause.FAIRNESS:
-        return Reason.CONSTRAINT_BROKEN if "fairness" in pages else None
+    if cause is Cause.CONSTRAINT:
+        return Reason.CONSTRAINT_BROKEN if any(map(_is_broken_constraint, alarms)) else None
     if {"performance", "drift"} <= families:
         return Reason.DRIFT_CONFIRMED
     if "performance" in pages:
@@ -355,3 +355,10 @@ def _reason(cause: Cause, alarms: Collection[Transition]) -> Reason | None:
     if "roc_auc" in fallen:
         return Reason.AUC_DROP
     return Reason.FALSE_POSITIVES if "false_positive_rate" in fallen else None
+
+
+def _is_broken_constraint(transition: Transition) -> bool:
+    """A page of a group disparity or of a red line; no retraining mends a model that fails to answer."""
+    alarm = transition.alarm
+    paged = alarm.severity is Severity.PAGE and transition.family in _FAMILIES[Cause.CONSTRAINT]
+    return paged and alarm.key.metric != "error_rate"

@@ -17,6 +17,9 @@ from tests.respond.examples import ACCURACY, DAY, DRIFT, FAIRNESS, HOUR, MINUTE,
 
 PAGE, TICKET = Severity.PAGE, Severity.TICKET
 FAMILY = {ACCURACY.detector: "performance", DRIFT.detector: "drift", FAIRNESS.detector: "fairness"}
+RECALL_LINE = MonitorKey("credit", "v1", "red_line", metric="recall")
+ERROR_LINE = MonitorKey("credit", "v1", "red_line", metric="error_rate")
+FAMILY["red_line"] = "constraint"
 START = 1_785_585_600_000  # 2026-08-01T12:00:00Z
 
 
@@ -54,13 +57,15 @@ def reasons(decisions: Sequence[Decision]) -> list[Reason]:
         ([(ACCURACY, PAGE), (DRIFT, TICKET)], Reason.DRIFT_CONFIRMED),
         ([(ACCURACY, TICKET), (DRIFT, TICKET)], Reason.DRIFT_CONFIRMED),
         ([(FAIRNESS, PAGE)], Reason.CONSTRAINT_BROKEN),
+        ([(RECALL_LINE, PAGE)], Reason.CONSTRAINT_BROKEN),
+        ([(ERROR_LINE, PAGE)], None),
         ([(ACCURACY, TICKET)], None),
         ([(DRIFT, PAGE)], None),
         ([(FAIRNESS, TICKET)], None),
     ],
 )
 def test_what_asks_for_retraining(alarms: list[tuple[MonitorKey, Severity]], reason: Reason | None) -> None:
-    """Harm asks for retraining: a drop, drift with a drop, a broken constraint; drift alone never does."""
+    """Harm asks for retraining: a drop, drift with a drop, a broken constraint; drift or errors alone do not."""
     decisions = policy().step(at(0, *(raised(key, -MINUTE, severity) for key, severity in alarms)))
     assert reasons(decisions) == ([reason] if reason else [])
     assert all(d.event and d.event["data"]["reason"] == reason for d in decisions)
@@ -177,7 +182,7 @@ def test_both_causes_have_their_own_episodes_but_one_cooldown() -> None:
     decisions = retraining.step(at(0, raised(ACCURACY, 0), raised(FAIRNESS, 0)))
     assert [(d.cause, d.reason) for d in decisions] == [
         (Cause.PERFORMANCE, Reason.PERFORMANCE_DROP),
-        (Cause.FAIRNESS, Reason.COOLDOWN),
+        (Cause.CONSTRAINT, Reason.COOLDOWN),
     ]
 
 
