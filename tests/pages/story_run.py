@@ -142,7 +142,7 @@ def tell(broker: Broker, folder: Path, *, seed: int, speed: float, kill: bool) -
 def killings(run: Run, receiver: Receiver, agent: Agent, alarms: Process, topics: Mapping[str, str]) -> None:
     """While the first ticket is open Alertmanager dies, while the first page the agent.
 
-    Not later: Prometheus repeats the end of an alert for 15 minutes, however fast the story, and an Alertmanager
+    Not later: Prometheus repeats the end of an alert for 15 minutes, however fast the story. An Alertmanager
     that starts anew and hears of such an end first tells its whole group's end, and the rest a moment later.
     """
     if await_incident(run, receiver, "tickets"):
