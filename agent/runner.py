@@ -20,7 +20,8 @@ import structlog
 from agent.config import Config
 from agent.errors import StartError
 from agent.events import NO_TIME, Kind, Partition
-from agent.ingest.kafka import BrokerUnreachable, KafkaSource
+from agent.ingest.consumer import BrokerUnreachable
+from agent.ingest.kafka import KafkaSource
 from agent.ingest.prefetch import Prefetch
 from agent.ingest.source import Source
 from agent.measure.clock import Clock

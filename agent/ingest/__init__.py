@@ -2,8 +2,11 @@
 
 source     what Kafka, files and the demo have in common
 kafka      a consumer group's partitions
-poison     the way past a batch that cannot be decoded
 client     connection options and secrets
+consumer   a connected member of the group, or the words for why not
+placement  where an assigned partition begins
+progress   whether reading goes on
+poison     the way past a batch that cannot be decoded
 files      JSON lines, Parquet and CSV
 mapping    where each field of an event is found
 parse      JSON texts to columns, bad records put aside

@@ -1,0 +1,126 @@
+"""From the group's assignment to the first offset that is read.
+
+The client's listener runs on its I/O thread, where no call may wait: it pauses what is assigned, at a
+placeholder, and leaves a note. The polling thread takes the notes and looks up where to begin. The state's
+positions win over the group's, which forgets after a week.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kafka import ConsumerRebalanceListener, TopicPartition
+
+from agent.config import KafkaConfig
+from agent.errors import StartError
+from agent.events import Partition
+from agent.ingest.consumer import name_of, where
+
+REQUEST_MS = 5_000
+
+Notes = deque[tuple[str, list[Partition]]]
+"""What happened to which partitions, oldest first: assigned, revoked or lost."""
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc] # untyped client
+    """Runs on the client's I/O thread: no call that waits, no state of ours but the notes."""
+
+    def __init__(self, consumer: Any, notes: Notes) -> None:  # noqa: ANN401 # untyped client
+        self._consumer = consumer
+        self._notes = notes
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        """Newly added ones only (cooperative)."""
+        for tp in assigned:
+            self._consumer.seek(tp, 0)  # a placeholder: without a position the next poll would raise
+            self._consumer.pause(tp)
+        self._notes.append(("assigned", [Partition(*tp) for tp in assigned]))
+
+    def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        self._notes.append(("revoked", [Partition(*tp) for tp in revoked]))
+
+    def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        self._notes.append(("lost", [Partition(*tp) for tp in lost]))
+
+
+class Retained(NamedTuple):
+    """What the broker has of a partition."""
+
+    partition: Partition
+    first: int
+    end: int
+
+
+class Placement:
+    """Says where partitions begin, by the state's positions, the group's, or the `start` policy."""
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        consumer: Any,  # noqa: ANN401 # untyped client
+        positions: Mapping[Partition, int],
+    ) -> None:
+        self._config = config
+        self._consumer = consumer
+        self._positions = positions
+        self._strict = config.start == "fail"
+
+    def check(self, topics: Sequence[str]) -> None:
+        """Topics exist, positions are retained, and with `start: fail` every partition has a position."""
+        existing = self._consumer.topics()
+        missing = [topic for topic in topics if topic not in existing]
+        if missing:
+            raise StartError(
+                f"{where(self._config)}: no topic {', '.join(missing)} (or this user may not see it). "
+                "Create it, grant Describe and Read, or correct sources.topics."
+            )
+        here = [
+            Partition(topic, number)
+            for topic in topics
+            for number in sorted(self._consumer.partitions_for_topic(topic))
+        ]
+        if gone := sorted(set(self._positions) - set(here)):
+            raise StartError(
+                f"{name_of(gone[0])}: the state has a position in it, but it is gone; was the topic made "
+                "anew? Start with a new state.dir."
+            )
+        asked = here if self._strict else [p for p in here if p in self._positions]
+        if asked:
+            for retained in self.retained(asked):
+                self.beginning(retained)
+
+    def retained(self, partitions: Sequence[Partition]) -> list[Retained]:
+        """What the broker has of each partition now."""
+        asked = [TopicPartition(*p) for p in partitions]
+        first = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_MS)
+        end = self._consumer.end_offsets(asked, timeout_ms=REQUEST_MS)
+        return [Retained(Partition(*tp), first[tp], end[tp]) for tp in asked]
+
+    def beginning(self, retained: Retained) -> int:
+        """The first offset to read; StartError if beginning there would lose or invent records."""
+        partition, first, end = retained
+        at = self._positions.get(partition)
+        whose = "the state"
+        if at is None:
+            whose = f"group {self._config.group_id}"
+            at = self._consumer.committed(TopicPartition(*partition), timeout_ms=REQUEST_MS)
+        if at is None:
+            if self._strict:
+                raise StartError(
+                    f"{name_of(partition)}: neither the state nor {whose} knows where to begin; kafka.start "
+                    "is fail. Set it to earliest or latest for the first start."
+                )
+            return first if self._config.start == "earliest" else end
+        if at > end:
+            raise StartError(
+                f"{name_of(partition)}: {whose} is at {at}, but the broker ends at {end}; was the topic made "
+                "anew? Start with a new state.dir and group_id."
+            )
+        if at < first and self._strict:
+            raise StartError(
+                f"{name_of(partition)}: {whose} is at {at}, but the broker retains only {first} and later. "
+                f"Set kafka.start to earliest to go on without {first - at} records."
+            )
+        return max(at, first)
