@@ -20,6 +20,9 @@ from agent.measure.pane import DAY_MS, HOUR_MS
 SLOTS = 64
 """Days that are stored apart, so that a commit writes the days that changed; more than are ever kept."""
 
+FROM = "offsets_from"
+"""The document that says which day is the first that was not dropped."""
+
 Hours = dict[int, dict[Partition, tuple[int, int]]]
 
 
@@ -28,6 +31,7 @@ class Offsets:
 
     def __init__(self) -> None:
         self._days: defaultdict[int, Hours] = defaultdict(dict)
+        self._first_day = 0
         self._texts: dict[int, str] = {}
 
     def note(self, partition: Partition, times_ms: Int64s, offsets: Int64s) -> None:
@@ -61,12 +65,14 @@ class Offsets:
 
     def forget(self, before_ms: int) -> None:
         """Drop days that end before a time."""
-        for day in [day for day in self._days if (day + 1) * DAY_MS <= before_ms]:
+        self._first_day = max(self._first_day, before_ms // DAY_MS)
+        for day in [day for day in self._days if day < self._first_day]:
             del self._days[day]
             self._texts.pop(day, None)
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """The state by name; a new day takes the place of one that was dropped long ago."""
+        yield FROM, str(self._first_day)
         for day, hours in sorted(self._days.items()):
             if day not in self._texts:
                 rows = [
@@ -79,9 +85,9 @@ class Offsets:
 
     def load(self, documents: Iterable[tuple[str, str]]) -> None:
         """Go on from saved documents."""
-        held = [json.loads(text) for name, text in documents if name.startswith("offsets:")]
-        newest = max((day for day, _ in held), default=0)
-        for day, rows in held:
-            if day > newest - SLOTS:
+        saved = {name: json.loads(text) for name, text in documents if name.startswith("offsets")}
+        self._first_day = saved.pop(FROM, 0)
+        for day, rows in saved.values():
+            if day >= self._first_day:  # what was dropped stays in the store until its place is taken
                 for hour, topic, number, low, high in rows:
                     self._days[day].setdefault(hour, {})[Partition(topic, number)] = (low, high)
