@@ -94,13 +94,18 @@ def run(
     config: ConfigOption,
     log_level: Annotated[Level, typer.Option(help="Least severity that is logged.")] = Level.INFO,
 ) -> None:
-    """Monitor: read events from Kafka until SIGTERM or Ctrl-C, serve metrics, raise alarms."""
+    """Monitor: read events from Kafka until SIGTERM or Ctrl-C, serve metrics, raise alarms.
+
+    SIGHUP reads the config again: it takes effect at the next commit, or is refused and the old one stays.
+    """
     settings = load(config)
     from agent import logs, runner
+    from agent.reload import Reload
 
     logs.configure(log_level.value)
-    with stopped_by_signals() as stop:
-        runner.run_kafka(settings, stop=stop)
+    reload = Reload(lambda: load(config))
+    with stopped_by_signals() as stop, asked_by_hangup(reload.ask):
+        runner.run_kafka(settings, stop=stop, reload=reload)
 
 
 @app.command(epilog="Example: plumbline check -c plumbline.yaml")
@@ -359,3 +364,13 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def asked_by_hangup(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` at each SIGHUP. Only the main thread may enter."""
+    before = signal.signal(signal.SIGHUP, lambda number, frame: ask())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

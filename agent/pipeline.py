@@ -57,6 +57,8 @@ class Pipeline:
         self.config = config
         self.store = store
         self.version = version
+        self.config_sha256 = config.digest()
+        """Stored with each commit: state is a function of the input and of the configs it was read under."""
         baselines = {
             name: Baseline.load(model.baseline, name, model)
             for name, model in config.models.items()
@@ -260,6 +262,7 @@ class Pipeline:
             (AGENT, "counters"): json.dumps(sorted([*k, n] for k, n in self.counters.items())),
             (AGENT, "delivered"): json.dumps(sorted([*k, n] for k, n in self.delivered.items())),
             (AGENT, "commits"): str(self.commits + 1),
+            (AGENT, "config"): json.dumps({"sha256": self.config_sha256}),
         }
         for name, judge in self.judges.items():
             found |= {(name, f"judge:{n}"): text for n, text in judge.state().items()}
@@ -297,7 +300,7 @@ class Pipeline:
     def fingerprint(self) -> str:
         """SHA-256 of the state, the same for any batch sizes, commit times and restarts (I2)."""
         digest = hashlib.sha256()
-        skipped = {(AGENT, "commits"), (AGENT, "delivered")}
+        skipped = {(AGENT, "commits"), (AGENT, "config"), (AGENT, "delivered")}
         named = {"slices", "versions"}  # codes in order of appearance; what they name is digested instead
         for key, text in sorted(self._documents().items()):
             if key not in skipped and key[1] not in named:

@@ -26,9 +26,11 @@ from agent.ingest.prefetch import Prefetch
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
+from agent.reload import Reload
 from agent.respond import manual
 from agent.respond.delivery import Deliveries
 from agent.respond.expose import Runtime
+from agent.respond.gate import Gate
 from agent.respond.kafka_sink import KafkaSink
 from agent.respond.outbox import FileSink, Routed, Sink
 from agent.respond.server import Server
@@ -53,6 +55,7 @@ def run(
     on_commit: Callable[[View], None] | None = None,
     serve: bool = True,
     sink: Sink | None = None,
+    reload: Reload | None = None,
 ) -> None:
     """Monitor until `stop` is set; a source that ends is served on until then (or returns, if not serving).
 
@@ -60,7 +63,7 @@ def run(
     """
     store = Store(config.state.dir)
     try:
-        agent = Agent(config, source, store, on_commit, sink)
+        agent = Agent(config, source, store, on_commit, sink, reload)
         try:
             if serve:
                 agent.serve()
@@ -73,7 +76,7 @@ def run(
         store.close()
 
 
-def run_kafka(config: Config, *, stop: threading.Event) -> None:
+def run_kafka(config: Config, *, stop: threading.Event, reload: Reload | None = None) -> None:
     """Monitor the configured topics until `stop` is set."""
     topics = [topic for source in config.sources for topic in source.topics]
     source = Prefetch(KafkaSource(config.kafka, topics, instance(config.state.dir)), time.monotonic)
@@ -83,7 +86,7 @@ def run_kafka(config: Config, *, stop: threading.Event) -> None:
     files = FileSink(file_topics(config))
     named = [topic for topic in (config.dead_letters.topic, config.retraining_topic) if topic]
     broker = KafkaSink.from_config(config.kafka, time.monotonic)
-    run(config, source, stop=stop, sink=Routed(dict.fromkeys(named, broker), files))
+    run(config, source, stop=stop, sink=Routed(dict.fromkeys(named, broker), files), reload=reload)
 
 
 class Agent:
@@ -96,6 +99,7 @@ class Agent:
         store: Store,
         on_commit: Callable[[View], None] | None = None,
         sink: Sink | None = None,
+        reload: Reload | None = None,
     ) -> None:
         self.config = config
         self.source = source
@@ -107,28 +111,33 @@ class Agent:
         self.deliveries = Deliveries(config.webhooks, time.time)
         self.idle = Idle(config.idle_timeout.total_seconds())
         self._view = self.pipeline.view(time.time() if self.pipeline.commits else 0.0)
+        self._reload = reload
+        self._config_since_s = time.time()
         self._acknowledged: list[int] = []
         self._dirty = False
 
     def serve(self) -> None:
         """Listen; what an earlier run committed is shown at once."""
-        self.server = Server(self.config.http.host, self.config.http.port, time.monotonic)
+        http, gate = self.config.http, None
+        if self._reload and http.reload_token_file:
+            gate = Gate(http.reload_token_file, self._reload.ask)
+        self.server = Server(http.host, http.port, time.monotonic, reload=gate)
         self.server.start()
         self._publish()
-        _log.info("serving", url=f"http://{self.config.http.host}:{self.server.port}/metrics")
+        _log.info("serving", url=f"http://{http.host}:{self.server.port}/metrics")
 
     def run(self, stop: threading.Event) -> None:
         """Read until the source ends or `stop` is set, and commit what was read."""
         if not self._start(stop):
             return
-        interval = self.config.state.commit_interval.total_seconds()
-        due = time.monotonic() + interval
+        due = self._next_commit()
         while not stop.is_set() and not self.source.finished:
             self._beat()
             self._read(POLL_S)
+            self._reload_if_asked()
             if time.monotonic() >= due:
                 self._commit()
-                due = time.monotonic() + interval
+                due = self._next_commit()
         if self.source.finished:
             self._finish()
         self._commit()
@@ -137,13 +146,13 @@ class Agent:
 
     def linger(self, stop: threading.Event) -> None:
         """Nothing more to read: keep serving, and sending what was not taken."""
-        interval = self.config.state.commit_interval.total_seconds()
-        due = time.monotonic() + interval
+        due = self._next_commit()
         while not stop.wait(POLL_S):
             self._beat()
+            self._reload_if_asked()
             if self.config.webhooks and time.monotonic() >= due:
                 self._commit()
-                due = time.monotonic() + interval
+                due = self._next_commit()
 
     def close(self) -> None:
         """Let go of everything, each with a deadline of its own."""
@@ -157,6 +166,7 @@ class Agent:
         """Start the source; broker trouble is waited out, other trouble as `on_start_failure` says."""
         while not stop.is_set():
             self._beat()
+            self._reload_if_asked()
             try:
                 self.source.start(self.pipeline.positions)
             except StartError as error:
@@ -208,6 +218,30 @@ class Agent:
         self.deliveries.offer(self.store.deliveries(OUTBOX_BATCH))
         self.source.commit(self.pipeline.positions)  # 5
 
+    def _next_commit(self) -> float:
+        return time.monotonic() + self.config.state.commit_interval.total_seconds()
+
+    def _reload_if_asked(self) -> None:
+        """Commit, and go on under the file as it is now; or, where it cannot be used, as before.
+
+        Between two commits the store is the whole state, so that this is what a restart would do.
+        """
+        if self._reload is None or not self._reload.taken():
+            return
+        self._commit()
+        made = self._reload.attempt(self.pipeline)
+        if made is None:
+            self._publish()
+            return
+        self.pipeline, self.config = made, made.config
+        self._config_since_s = time.time()
+        self.idle.timeout_s = made.config.idle_timeout.total_seconds()
+        self.deliveries.configure(made.config.webhooks)
+        if self.source.finished:
+            self._finish()
+        self._dirty = True
+        self._commit()
+
     def _finish(self) -> None:
         """The input has ended: everything up to the newest event is complete."""
         end_input(self.pipeline)
@@ -221,6 +255,8 @@ class Agent:
                 outbox_pending=len(self.store.outbox(OUTBOX_BATCH))
                 + len(self.store.deliveries(OUTBOX_BATCH)),
                 outbox_refused=self.sink.refused,
+                reload_successful=self._reload is None or self._reload.successful,
+                config_since_s=self._config_since_s if self._reload else None,
             )
             self.server.publish(self._view, runtime)
 

@@ -19,6 +19,7 @@ STAGES = ["agent.ingest", "agent.measure", "agent.respond"]  # the way of the da
 WIRING = [
     "agent.cli",
     "agent.pipeline",
+    "agent.reload",
     "agent.runner",
     "agent.__main__",
 ]  # knows the stages, and they not it

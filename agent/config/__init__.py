@@ -6,6 +6,8 @@ environment or from files only (`sasl_password_file`), never from the YAML itsel
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -417,6 +419,8 @@ class HttpConfig(Section):
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    reload_token_file: Path | None = None
+    """A file with the bearer token of `POST /-/reload`; without it there is no such call."""
 
 
 class Config(Section):
@@ -441,6 +445,11 @@ class Config(Section):
     """A partition that is read to its end for so long no longer holds the clocks back."""
     future_skew: DurationOrZero = timedelta(minutes=5)
     """An event dated further ahead of its broker's append time is dead-lettered."""
+
+    def digest(self) -> str:
+        """SHA-256 of every value in force, defaults and environment included."""
+        values = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
 
 
 class _Schema(GenerateJsonSchema):

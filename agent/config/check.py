@@ -22,6 +22,7 @@ _PATHS: tuple[Loc, ...] = (
     ("kafka", "ssl_certfile"),
     ("kafka", "ssl_keyfile"),
     ("state", "dir"),
+    ("http", "reload_token_file"),
     ("dead_letters", "path"),
     ("models", "*", "baseline"),
     ("webhooks", "*", "secret_files", "*"),

@@ -62,6 +62,8 @@ def _unknown_key(loc: Loc, document: Document, schema: Schema) -> Problem:
             remedy = "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
         elif loc[0] == "webhooks":
             remedy = "name files that hold it: secret_files for signing, header_files for Authorization"
+        elif loc[0] == "http" and "reload" in key:
+            remedy = "name a file that holds it in http.reload_token_file"
         else:
             remedy = "remove it; Plumbline takes no secret here"
         return Problem(loc, expected, remedy, "(not shown)")

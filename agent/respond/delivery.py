@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -73,9 +74,17 @@ class Deliveries:
     ) -> None:
         self._report = Report()
         self._lock = threading.Lock()
-        self._queues = {
-            config.name: _Queue(config, clock, send, first_retry_s, self._note) for config in configs
-        }
+        self._make = partial(_Queue, clock=clock, send=send, first_retry_s=first_retry_s, note=self._note)
+        self._queues = {config.name: self._make(config) for config in configs}
+
+    def configure(self, configs: Sequence[WebhookConfig]) -> None:
+        """Go on with these webhooks. A changed one starts anew: what was under way is repeated."""
+        for name, queue in list(self._queues.items()):
+            if queue.config not in configs:
+                self._queues.pop(name).stop()
+        for config in configs:
+            if config.name not in self._queues:
+                self._queues[config.name] = self._make(config)
 
     def offer(self, rows: Sequence[tuple[OutboxMessage, Tried]]) -> None:
         """Hand over committed rows, oldest first; those that are under way already are passed over."""
@@ -129,7 +138,7 @@ class _Queue:
     def __init__(
         self, config: WebhookConfig, clock: Callable[[], float], send: Post, first_retry_s: float, note: Note
     ) -> None:
-        self._config = config
+        self.config = config
         self._clock = clock
         self._send = send
         self._first_retry_s = first_retry_s
@@ -153,7 +162,7 @@ class _Queue:
                 if message.id not in self._settled:
                     self._pending.setdefault(message.id, (message, tried))
             if self._pending and self._thread is None and not self._stopped:
-                name = f"plumbline-webhook-{self._config.name}"
+                name = f"plumbline-webhook-{self.config.name}"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
             self._wake.notify_all()
@@ -190,11 +199,11 @@ class _Queue:
     def _attempt(self, message: OutboxMessage, tried: Tried) -> None:
         now = self._clock()
         first = tried.first_s or now
-        expired = tried.attempts > 0 and now - first >= self._config.give_up_after.total_seconds()
+        expired = tried.attempts > 0 and now - first >= self.config.give_up_after.total_seconds()
         if self._gone or expired:
             self._finish(message, None, tried, "gone" if self._gone else "expired")
             return
-        outcome, retry_after_s = self._send(self._config, message.value or b"", now)
+        outcome, retry_after_s = self._send(self.config, message.value or b"", now)
         self._tell(outcome)
         if outcome is Outcome.GONE:
             self._gone = True
@@ -204,15 +213,15 @@ class _Queue:
             return
         with self._wake:
             self._pending[message.id] = (message, tried)
-        self._note(self._config.name, message, outcome, tried, "")
+        self._note(self.config.name, message, outcome, tried, "")
 
     def _finish(self, message: OutboxMessage, outcome: Outcome | None, tried: Tried, gone: str) -> None:
         if gone:
-            _log.error("webhook_event_given_up", webhook=self._config.name, reason=gone)
+            _log.error("webhook_event_given_up", webhook=self.config.name, reason=gone)
         with self._wake:
             self._pending.pop(message.id, None)
             self._settled.add(message.id)
-        self._note(self._config.name, message, outcome, tried, gone)
+        self._note(self.config.name, message, outcome, tried, gone)
 
     def _pause(self, attempts: int, retry_after_s: float) -> float:
         """The pause is varied upwards only, so that a promise to stay away is kept."""
@@ -223,10 +232,10 @@ class _Queue:
         """Once per outage, without the address: some hold a token."""
         if outcome in SUCCESS:
             if self._failing:
-                _log.info("webhook_recovered", webhook=self._config.name)
+                _log.info("webhook_recovered", webhook=self.config.name)
             self._failing = False
         elif not self._failing:
-            _log.warning("webhook_failed", webhook=self._config.name, outcome=outcome.value)
+            _log.warning("webhook_failed", webhook=self.config.name, outcome=outcome.value)
             self._failing = True
 
 

@@ -38,6 +38,16 @@ OUTBOX = Family("plumbline_outbox_messages", "gauge", "Committed messages that a
 REFUSED = Family(
     "plumbline_outbox_refused_messages", "gauge", "Messages given up since the start: too large."
 )
+RELOADED = Family(
+    "plumbline_config_last_reload_successful",
+    "gauge",
+    "0 if the last reload was refused: the old config stays.",
+)
+RELOADED_AT = Family(
+    "plumbline_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "Wall-clock time at which the config in force was read.",
+)
 COMMITS = Family("plumbline_commits", "counter", "Commits of the state.")
 LAST_COMMIT = Family(
     "plumbline_last_commit_timestamp_seconds", "gauge", "Wall-clock time of the last commit of the state."
@@ -235,6 +245,9 @@ class Runtime:
     lag: Mapping[tuple[str, int], int] = field(default_factory=dict)
     outbox_pending: int = 0
     outbox_refused: int = 0
+    reload_successful: bool = True
+    config_since_s: float | None = None
+    """Wall clock at which the config in force was read; None where it cannot be reloaded."""
 
 
 def render(view: View, runtime: Runtime | None = None) -> bytes:
@@ -272,6 +285,9 @@ def _live(runtime: Runtime) -> Iterator[Series]:
     yield Series(PARTITIONS, (), runtime.partitions)
     yield Series(OUTBOX, (), runtime.outbox_pending)
     yield Series(REFUSED, (), runtime.outbox_refused)
+    if runtime.config_since_s is not None:
+        yield Series(RELOADED, (), int(runtime.reload_successful))
+        yield Series(RELOADED_AT, (), runtime.config_since_s)
     for (topic, partition), lag in sorted(runtime.lag.items()):
         yield Series(LAG, (topic, str(partition)), lag)
 

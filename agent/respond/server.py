@@ -2,7 +2,8 @@
 
 Every answer is made from one immutable content object that `publish` swaps in, so that a scrape never waits
 for the processing and never sees half a commit. Readiness never depends on Kafka: in a sidecar it would take
-the model itself out of traffic. Read-only: GET and HEAD, no body is ever read.
+the model itself out of traffic. Read-only (GET and HEAD) but for POST /-/reload, which is there only where a
+token is configured. No body is ever read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import structlog
 from agent.errors import StartError
 from agent.respond import page, status
 from agent.respond.expose import Runtime, render
+from agent.respond.gate import Gate
 from agent.respond.view import View
 
 _log = structlog.get_logger()
@@ -45,6 +47,8 @@ _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
+
+_READ = ("/", "/metrics", "/status", "/livez", "/readyz")
 
 
 class _Page:
@@ -95,8 +99,16 @@ class _Content:
 class Server:
     """Serves the last published view; `now` is a monotonic clock in seconds."""
 
-    def __init__(self, host: str, port: int, now: Callable[[], float], live_s: float = LIVE_S) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        now: Callable[[], float],
+        live_s: float = LIVE_S,
+        reload: Gate | None = None,
+    ) -> None:
         self._address = (host, port)
+        self._reload = reload
         self.now = now
         self._live_s = live_s
         self._last_beat = now()
@@ -155,6 +167,22 @@ class Server:
             case "/readyz":
                 return _probe(self._started, "ok", "starting")
         return _Page(b"not found: try /, /metrics, /status, /livez or /readyz\n", _TEXT, HTTPStatus.NOT_FOUND)
+
+    def post(self, path: str, authorization: str) -> _Page | None:
+        """The answer to a POST; None where only reading is allowed.
+
+        A reload waits for the next commit, and the answer not for it: gauges and log tell how it ended.
+        """
+        if path in _READ:
+            return None
+        if path != "/-/reload" or self._reload is None:
+            return self.page("/-/")
+        if not self._reload.allows(authorization):
+            asks = {"WWW-Authenticate": "Bearer"}
+            return _Page(b"a bearer token is needed\n", _TEXT, HTTPStatus.UNAUTHORIZED, asks)
+        self._reload.ask()
+        told = b"asked; plumbline_config_last_reload_successful and the log tell how it ended\n"
+        return _Page(told, _TEXT, HTTPStatus.ACCEPTED)
 
     def _stalled_s(self) -> float | None:
         """Seconds since the loop last beat, once they are too many."""
@@ -218,7 +246,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        found = self.server.owner.page(path, query)
+        self._answer(self.server.owner.page(path, query))
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        found = self.server.owner.post(path, self.headers.get("Authorization", ""))
+        if found is None:
+            self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
+        else:
+            self._answer(found)
+
+    def _answer(self, found: _Page) -> None:
         zipped = _accepts_gzip(self.headers.get("Accept-Encoding", ""))
         body = found.gzipped if zipped else found.body
         self.send_response(found.code)
