@@ -12,5 +12,9 @@ mapping    where each field of an event is found
 parse      JSON texts to columns, bad records put aside
 columns    fields as column expressions, and what is wrong with a row
 convert    texts to times, numbers and classes
+envelope   what stands around a value: headers, CloudEvents, Kafka's own columns
+table      a file's columns as the texts of JSON records
+suspects   records at which columns alone cannot be sure
+plan       what is decided about a source before its first record
 decode     a batch of raw records to predictions, feedback and rejects
 """

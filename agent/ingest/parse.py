@@ -69,6 +69,14 @@ def parse_lines(
     return (pl.concat(frames) if frames else pl.DataFrame(schema=schema)), kept, bad
 
 
+def one_record(value: bytes | None) -> object:
+    """A single record as Python reads it; None if it cannot be read."""
+    try:
+        return json.loads(value or b"null")
+    except (ValueError, RecursionError):
+        return None
+
+
 def _parse(values: Sequence[bytes], schema: JsonSchema) -> pl.DataFrame | None:
     """All records as columns, or None if any is bad."""
     if not values:
