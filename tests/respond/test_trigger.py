@@ -65,7 +65,7 @@ def reasons(decisions: Sequence[Decision]) -> list[Reason]:
     ],
 )
 def test_what_asks_for_retraining(alarms: list[tuple[MonitorKey, Severity]], reason: Reason | None) -> None:
-    """Harm asks for retraining: a drop, drift with a drop, a broken constraint; never drift or errors alone."""
+    """Harm asks for retraining: a drop, drift with a drop, a broken constraint; never drift or errors."""
     decisions = policy().step(at(0, *(raised(key, -MINUTE, severity) for key, severity in alarms)))
     assert reasons(decisions) == ([reason] if reason else [])
     assert all(d.event and d.event["data"]["reason"] == reason for d in decisions)
