@@ -16,8 +16,8 @@ from agent.ingest.story import BY_NAME, MODEL
 from agent.respond import page
 from agent.respond.expose import Runtime
 from agent.respond.server import Server
+from agent.respond.teller import Teller
 from agent.respond.view import View
-from agent.teller import Teller
 from tests.browser.chromium import Tab
 from tests.respond.test_page import HOSTILE, everywhere
 
