@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,8 @@ CONFIG = Path(__file__).parents[2] / "deploy" / "alertmanager" / "alertmanager.y
 RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "nobody"}
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("amtool"), reason="amtool is not here (Debian: apt-get install prometheus-alertmanager)"
+    os.environ.get("CI") != "true" and not shutil.which("amtool"),
+    reason="amtool is not here (Debian: apt-get install prometheus-alertmanager)",
 )
 
 
