@@ -15,7 +15,7 @@ import structlog
 from jsonschema import Draft202012Validator
 
 from agent import logs, schemas
-from agent.cli import main, spread_inputs, stopped_by_signals
+from agent.cli import asked_by_hangup, main, spread_inputs, stopped_by_signals
 from agent.errors import ConfigError, PlumblineError, StartError
 from agent.events import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
 
@@ -240,6 +240,17 @@ def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
         assert stop.wait(5)
         assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before
+
+
+def test_a_hangup_asks_each_time() -> None:
+    """Every SIGHUP asks once; afterwards the handler is the old one."""
+    before = signal.getsignal(signal.SIGHUP)
+    asked: list[bool] = []
+    with asked_by_hangup(lambda: asked.append(True)):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+    assert asked == [True, True]
+    assert signal.getsignal(signal.SIGHUP) is before
 
 
 def test_handlers_are_restored_after_an_error() -> None:

@@ -567,6 +567,23 @@ def test_rows_of_a_webhook_that_is_no_longer_configured_are_counted_out() -> Non
     assert (report.done, report.given_up) == ([1], {("hook", "not_configured"): 1})
 
 
+def test_webhooks_change_while_their_events_wait(receiver: Receiver, keys: list[Path]) -> None:
+    """A changed address gets the event under its old id; one that is taken out of the config gets no more."""
+    elsewhere = config(receiver, keys, url="https://example.invalid/")
+    with deliveries(elsewhere, send=fails) as running:
+        running.offer([row(1)])
+        running.settle(5.0)
+        tried = running.take().tried[1]
+        running.configure([elsewhere])
+        assert tried.attempts >= 1
+    with deliveries(elsewhere, first_retry_s=0.02) as running:
+        running.configure([config(receiver, keys)])
+        assert collected(running, [row(1)], 1).done == [1]
+        running.configure([])
+        running.offer([row(2)])
+        assert running.take().given_up == {("hook", "not_configured"): 1}
+
+
 def test_a_crash_repeats_the_attempt_under_the_same_id(
     receiver: Receiver, keys: list[Path], tmp_path: Path
 ) -> None:
