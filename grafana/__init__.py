@@ -9,7 +9,7 @@
     business  what the decisions are worth, and what watching them costs
     health    whether the agents themselves can be believed
 
-A query names metrics of agent/respond/expose.py only, matches `job` and `instance`, and aggregates over
+A query names metrics of agent/respond/families.py only, matches `job` and `instance`, and aggregates over
 instances: with several agents every model is owned by one, but nobody should have to know which.
 """
 

@@ -7,7 +7,8 @@ trigger  when to ask for retraining
 request  the CloudEvents that ask for it
 outbox   committed messages on their way out: to Kafka or to files
 view     the last committed state, as everything outside sees it
-expose   the view as Prometheus text; every metric's name is there
+families the name, meaning and labels of every metric
+expose   the view as Prometheus text
 status   the view as JSON
 server   one HTTP port for both, and for the probes
 """

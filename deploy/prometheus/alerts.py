@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.measure.redlines import RED_LINE
-from agent.respond import expose
+from agent.respond import families
 from deploy.prometheus.settings import Settings
 from detectors import REGISTRY
 
@@ -58,8 +58,8 @@ class Alert:
 
 def counter(name: str) -> str:
     """A counter's name on /metrics; it must be one that the exposition explains."""
-    if name not in expose.COUNTERS:
-        raise KeyError(f"agent.respond.expose does not know the counter {name}")
+    if name not in families.COUNTERS:
+        raise KeyError(f"agent.respond.families does not know the counter {name}")
     return f"plumbline_{name}_total"
 
 
@@ -70,7 +70,7 @@ def latched() -> str:
     incident nor begins it a second time.
     """
     labels = "job, model_name, model_version, detector, feature, segment, severity"
-    alarm, alive = expose.ALARM.name, expose.SERIES.name
+    alarm, alive = families.ALARM.name, families.SERIES.name
     return (
         f"max by ({labels}) ({alarm})\n"
         f"or\n"
@@ -82,7 +82,7 @@ def latched() -> str:
 def model_alerts(s: Settings) -> Iterator[Alert]:
     """What is wrong with a model, or with what is known of it."""
     predictions, read = counter("predictions"), counter("records")
-    joined = f'{expose.JOIN.name}{{state="joined"}}'
+    joined = f'{families.JOIN.name}{{state="joined"}}'
     yield Alert(
         "PlumblineConstraintBroken",
         "critical",
@@ -135,8 +135,8 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineJudgementStalled",
         "warning",
         "labels",
-        f"{MAX_BY_MODEL} (changes({expose.JOINT_WATERMARK.name}[{s.range('1h')}])) == 0\n"
-        f"and {MAX_BY_MODEL} (changes({expose.WATERMARK.name}[{s.range('1h')}])) > 0",
+        f"{MAX_BY_MODEL} (changes({families.JOINT_WATERMARK.name}[{s.range('1h')}])) == 0\n"
+        f"and {MAX_BY_MODEL} (changes({families.WATERMARK.name}[{s.range('1h')}])) > 0",
         "30m",
         "Judgement by labels stands still.",
         f"{_MODEL}: predictions go on, but the time up to which labels are complete "
@@ -146,13 +146,13 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineReviewDue",
         "warning",
         "review",
-        f"{MAX_BY_MODEL} ({expose.REVIEWS_DUE.name}) > 0",
+        f"{MAX_BY_MODEL} ({families.REVIEWS_DUE.name}) > 0",
         "1d",
         "Metrics wait for their owners' review.",
         f"{_MODEL}: {{{{ $value }}}} metrics were to be reviewed by now; whether they still stand for what "
         "matters is unchecked.",
     )
-    blind = f'{expose.MONITORS.name}{{detector=~"{CONSTRAINTS}"'
+    blind = f'{families.MONITORS.name}{{detector=~"{CONSTRAINTS}"'
     yield Alert(
         "PlumblineBlind",
         "warning",
@@ -167,8 +167,8 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineFallingBehind",
         "warning",
         "delay",
-        f"{MAX_BY_MODEL} (deriv({expose.WATERMARK.name}[{s.range('15m')}])) < 0.9\n"
-        f"and time() - {MAX_BY_MODEL} ({expose.WATERMARK.name}) > {s.seconds('30m')}",
+        f"{MAX_BY_MODEL} (deriv({families.WATERMARK.name}[{s.range('15m')}])) < 0.9\n"
+        f"and time() - {MAX_BY_MODEL} ({families.WATERMARK.name}) > {s.seconds('30m')}",
         "15m",
         "The agent falls behind its topics.",
         f"{_MODEL}: the agent's event time is over half an hour old and advances slower than the clock.",
@@ -201,8 +201,8 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
 
 def agent_alerts(s: Settings) -> Iterator[Alert]:
     """What is wrong with the agent itself."""
-    was_agent = f"and on (job, instance) last_over_time({expose.BUILD.name}[1d])"
-    connected = expose.CONNECTED.name
+    was_agent = f"and on (job, instance) last_over_time({families.BUILD.name}[1d])"
+    connected = families.CONNECTED.name
     yield Alert(
         "PlumblineAgentDown",
         "critical",
@@ -227,9 +227,9 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineAgentStalled",
         "critical",
         "agent",
-        f"time() - {expose.LAST_COMMIT.name} > {s.seconds('10m')}\n"
+        f"time() - {families.LAST_COMMIT.name} > {s.seconds('10m')}\n"
         f"and on (job, instance) {connected} == 1\n"
-        f"and on (job, instance) {expose.PARTITIONS.name} > 0",
+        f"and on (job, instance) {families.PARTITIONS.name} > 0",
         "5m",
         "An agent answers but does not work.",
         "{{ $labels.instance }} is connected and has committed nothing for {{ $value | humanizeDuration }}.",
@@ -249,8 +249,8 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineOutboxStuck",
         "warning",
         "outbox",
-        f"min_over_time({expose.OUTBOX.name}[{s.range('15m')}]) > 0\n"
-        f"and resets({expose.OUTBOX.name}[{s.range('15m')}]) == 0",
+        f"min_over_time({families.OUTBOX.name}[{s.range('15m')}]) > 0\n"
+        f"and resets({families.OUTBOX.name}[{s.range('15m')}]) == 0",
         "10m",
         "Messages do not leave the agent.",
         "{{ $labels.instance }} keeps {{ $value }} or more messages (dead letters, retraining requests) "
@@ -261,7 +261,7 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineOutboxRefused",
         "warning",
         "outbox_refused",
-        f"{expose.REFUSED.name} > 0",
+        f"{families.REFUSED.name} > 0",
         "",
         "The broker refuses messages for good.",
         "{{ $labels.instance }} has given up {{ $value }} messages that are too large for their topic.",
@@ -271,7 +271,7 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineSeriesDropped",
         "info",
         "series",
-        f"{MAX_BY_MODEL} ({expose.SERIES_DROPPED.name}) > 0",
+        f"{MAX_BY_MODEL} ({families.SERIES_DROPPED.name}) > 0",
         "1h",
         "A model has more series than it may have.",
         f"{_MODEL}: {{{{ $value }}}} series are left out of /metrics; they are in /status.",

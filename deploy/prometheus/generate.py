@@ -1,6 +1,6 @@
 """Writes the rules and their tests, or rules of one's own: `python -m deploy.prometheus.generate --help`.
 
-Metric names come from agent.respond.expose, detectors from their registry: rules and metrics cannot part.
+Metric names come from agent.respond.families, detectors from their registry: rules and metrics cannot part.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.measure.bins import LATENCY_BOUNDS
-from agent.respond import expose
+from agent.respond import families
 from deploy.prometheus.alerts import BY_MODEL, Alert, Severity, counter
 from deploy.prometheus.settings import Settings
 
@@ -37,8 +37,8 @@ def slo_records(s: Settings) -> Iterator[tuple[str, str]]:
             AVAILABILITY.format(window=window),
             f"{BY_MODEL} (rate({errors}[{over}]))\n/ {BY_MODEL} (rate({all_}[{over}]))",
         )
-        every = f"{expose.LATENCY.name}_count"
-        fast = f'{expose.LATENCY.name}_bucket{{le="{s.latency_bound}"}}'
+        every = f"{families.LATENCY.name}_count"
+        fast = f'{families.LATENCY.name}_bucket{{le="{s.latency_bound}"}}'
         yield (
             LATENCY.format(window=window),
             f"1 -\n{BY_MODEL} (rate({fast}[{over}]))\n/ {BY_MODEL} (rate({every}[{over}]))",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.respond.expose import METRICS
+from agent.respond.families import METRICS
 from agent.respond.page import tell
 from agent.respond.page.html import NOTHING, Html, join, name, table, tag, text, words
 from agent.respond.page.numbers import GAP, duration, moment, number, unit_of

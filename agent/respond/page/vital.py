@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.respond.expose import METRICS
+from agent.respond.families import METRICS
 from agent.respond.page import tell
 from agent.respond.page.html import name as name_
 from agent.respond.page.numbers import Unit, unit_of

@@ -1,0 +1,235 @@
+"""Every metric's name, meaning and labels. Rules, dashboards and the page take them from here."""
+
+from __future__ import annotations
+
+from agent.respond.series import Family
+
+_MODEL = ("model_name",)
+_VERSION = ("model_name", "model_version")
+_SLICE = (*_VERSION, "window", "segment")
+_MONITOR = (*_VERSION, "detector", "feature", "segment")
+
+BUILD = Family("plumbline_build_info", "gauge", "The running agent; always 1.", ("version",))
+CONNECTED = Family("plumbline_source_connected", "gauge", "1 if the last poll reached the source.")
+LAG = Family(
+    "plumbline_consumer_lag_records",
+    "gauge",
+    "Records between the position and the end.",
+    ("topic", "partition"),
+)
+PARTITIONS = Family("plumbline_assigned_partitions", "gauge", "Partitions that this agent reads.")
+OUTBOX = Family("plumbline_outbox_messages", "gauge", "Committed messages that are not acknowledged yet.")
+REFUSED = Family(
+    "plumbline_outbox_refused_messages", "gauge", "Messages given up since the start: too large."
+)
+RELOADED = Family(
+    "plumbline_config_last_reload_successful",
+    "gauge",
+    "0 if the last reload was refused: the old config stays.",
+)
+RELOADED_AT = Family(
+    "plumbline_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "Wall-clock time at which the config in force was read.",
+)
+COMMITS = Family("plumbline_commits", "counter", "Commits of the state.")
+LAST_COMMIT = Family(
+    "plumbline_last_commit_timestamp_seconds", "gauge", "Wall-clock time of the last commit of the state."
+)
+POSITION = Family(
+    "plumbline_next_offset", "gauge", "Offset that is read next, as committed.", ("topic", "partition")
+)
+
+WATERMARK = Family(
+    "plumbline_watermark_timestamp_seconds",
+    "gauge",
+    "Event time up to which predictions are complete.",
+    _MODEL,
+)
+JOINT_WATERMARK = Family(
+    "plumbline_joint_watermark_timestamp_seconds",
+    "gauge",
+    "Event time up to which predictions and labels are complete.",
+    _MODEL,
+)
+FIRST_SEEN = Family(
+    "plumbline_version_first_seen_timestamp_seconds", "gauge", "Event time of the first prediction.", _VERSION
+)
+LAST_SEEN = Family(
+    "plumbline_version_last_seen_timestamp_seconds", "gauge", "Event time of the newest prediction.", _VERSION
+)
+LEARNING = Family(
+    "plumbline_version_learning", "gauge", "1 while the version's own baseline is being learned.", _VERSION
+)
+JOIN = Family(
+    "plumbline_join_events", "gauge", "Predictions and labels by state of the join.", (*_MODEL, "state")
+)
+LAST_REQUEST = Family(
+    "plumbline_retraining_last_request_timestamp_seconds",
+    "gauge",
+    "Event time of the last retraining request.",
+    _MODEL,
+)
+SUPPRESSED = Family(
+    "plumbline_retraining_suppressed",
+    "counter",
+    "Retraining requests that were not sent.",
+    (*_MODEL, "reason"),
+)
+REVIEWS_DUE = Family(
+    "plumbline_metric_reviews_due", "gauge", "Metrics whose owner was to review them by now.", _MODEL
+)
+SERIES = Family("plumbline_series", "gauge", "Capped series that are exposed.", _MODEL)
+SERIES_DROPPED = Family(
+    "plumbline_series_dropped", "gauge", "Series left out because of max_series; they are in /status.", _MODEL
+)
+
+ALARM = Family(
+    "plumbline_alarm_active",
+    "gauge",
+    "1 while the alarm is latched, 0 while its monitor is well.",
+    (*_MONITOR, "severity"),
+)
+RATIO = Family(
+    "plumbline_detector_threshold_ratio",
+    "gauge",
+    "Statistic over its threshold; 1 and more alarms.",
+    _MONITOR,
+)
+CONSTRAINT = Family(
+    "plumbline_constraint_broken",
+    "gauge",
+    "1 while the red line is broken, whether it pages or waits behind another; in the order of the config.",
+    (*_VERSION, "segment", "metric", "order"),
+)
+BAR = Family(
+    "plumbline_constraint_bar",
+    "gauge",
+    "The bar in force of a red line.",
+    (*_VERSION, "segment", "metric", "bound"),
+)
+HELD = Family(
+    "plumbline_alarms_held",
+    "gauge",
+    "Alarms that call nobody now, by what holds them back.",
+    (*_MODEL, "reason"),
+)
+MONITORS = Family(
+    "plumbline_monitors",
+    "gauge",
+    "Monitors by what they can say; one without enough evidence is blind.",
+    (*_MODEL, "detector", "verdict"),
+)
+DETECTOR_VALUE = Family(
+    "plumbline_detector_value", "gauge", "What the detector watches, estimated.", (*_MONITOR, "metric")
+)
+DETECTOR_LOW = Family(
+    "plumbline_detector_value_low", "gauge", "Lower end of its interval.", (*_MONITOR, "metric")
+)
+DETECTOR_HIGH = Family(
+    "plumbline_detector_value_high", "gauge", "Upper end of its interval.", (*_MONITOR, "metric")
+)
+
+WINDOW_PREDICTIONS = Family("plumbline_window_predictions", "gauge", "Predictions in the window.", _SLICE)
+SAMPLES = Family(
+    "plumbline_metric_samples", "gauge", "A metric's own denominator in the window.", (*_SLICE, "metric")
+)
+LOW = Family("plumbline_metric_low", "gauge", "Lower end of a metric's interval.", (*_SLICE, "metric"))
+HIGH = Family("plumbline_metric_high", "gauge", "Upper end of a metric's interval.", (*_SLICE, "metric"))
+
+_FEATURE = (*_VERSION, "window", "feature")
+PSI = Family(
+    "plumbline_feature_psi",
+    "gauge",
+    "Population stability index against the baseline, bias-corrected.",
+    _FEATURE,
+)
+KL = Family(
+    "plumbline_feature_kl",
+    "gauge",
+    "Kullback-Leibler divergence from the baseline in nats, bias-corrected.",
+    _FEATURE,
+)
+JS = Family(
+    "plumbline_feature_js",
+    "gauge",
+    "Jensen-Shannon divergence from the baseline in nats, bias-corrected.",
+    _FEATURE,
+)
+DRIFT_SAMPLES = Family("plumbline_feature_drift_samples", "gauge", "Values behind the divergences.", _FEATURE)
+
+VALUES = Family("plumbline_feature_values", "counter", "Values seen.", (*_VERSION, "feature"))
+MISSING = Family("plumbline_feature_missing_values", "counter", "Values missing.", (*_VERSION, "feature"))
+INVALID = Family(
+    "plumbline_feature_invalid_values", "counter", "Values of the wrong type.", (*_VERSION, "feature")
+)
+LATENCY = Family("plumbline_latency_seconds", "histogram", "Latency of the model's answers.", _VERSION)
+
+METRICS = {
+    "accuracy": "Share of predictions that are right.",
+    "balanced_accuracy": "Mean recall of the classes.",
+    "precision": "Share of positive predictions that are right.",
+    "recall": "Share of positives that are found.",
+    "f1": "Harmonic mean of precision and recall.",
+    "specificity": "Share of negatives that are found.",
+    "false_positive_rate": "Share of negatives that are predicted positive.",
+    "false_negative_rate": "Share of positives that are predicted negative.",
+    "matthews_correlation": "Matthews correlation coefficient, -1 to 1.",
+    "roc_auc": "Area under the ROC curve.",
+    "log_loss": "Mean negative log-likelihood of the labels in nats.",
+    "brier": "Mean squared error of the predicted probability.",
+    "true_positives": "Positives predicted positive, in the window.",
+    "true_negatives": "Negatives predicted negative, in the window.",
+    "false_positives": "Negatives predicted positive, in the window.",
+    "false_negatives": "Positives predicted negative, in the window.",
+    "selection_rate": "Share of predictions that are positive.",
+    "error_rate": "Share of requests that the model answered with an error.",
+    "mean_latency_seconds": "Mean latency of the model's answers.",
+    "label_coverage": "Share of predictions that have their label.",
+    "majority_class_rate": "Accuracy of always predicting the most frequent class.",
+    "precision_macro": "Mean precision of the classes.",
+    "precision_weighted": "Mean precision of the classes, weighted by their frequency.",
+    "recall_macro": "Mean recall of the classes.",
+    "recall_weighted": "Mean recall of the classes, weighted by their frequency.",
+    "f1_macro": "Mean F1 of the classes.",
+    "f1_weighted": "Mean F1 of the classes, weighted by their frequency.",
+}
+"""What the metric of each id means; one that is not here is exposed under its id all the same.
+
+The metric of one class, `precision:deny`, is the series `plumbline_class_precision{class="deny"}`: a name of
+its own, since its sum with the average would mean nothing.
+"""
+
+COUNTERS = {
+    "records": "Records read, by what became of them.",
+    "dead_letters": "Records that could not be used.",
+    "predictions": "Predictions merged.",
+    "alarm_decisions": "Answers of detectors, by what was decided and why, 'no' included.",
+    "prediction_errors": "Predictions that the model answered with an error.",
+    "records_read": "Records read, whatever became of them.",
+}
+"""What the counters of the view mean."""
+
+OUTCOMES = ("merged", "late", "duplicate", "ignored", "dead_lettered")
+"""What can become of a record: each is a series of its topic from the first record on. A counter that is born
+with its first bad record would hide just that one from `rate()`."""
+
+
+def metric(name: str) -> Family:
+    """The series of a metric of the model."""
+    return Family(f"plumbline_{name}", "gauge", _meaning(name), _SLICE)
+
+
+def class_metric(name: str) -> Family:
+    """The series of a metric of one class."""
+    return Family(f"plumbline_class_{name}", "gauge", f"{_meaning(name)} One class.", (*_SLICE, "class"))
+
+
+def counter(name: str, labels: tuple[str, ...]) -> Family:
+    """The series of a counter of the view."""
+    meaning = COUNTERS.get(name, f"Total of {name.replace('_', ' ')}.")
+    return Family(f"plumbline_{name}", "counter", meaning, labels)
+
+
+def _meaning(name: str) -> str:
+    return METRICS.get(name, f"The metric {name}.")
