@@ -6,6 +6,6 @@
 - measure/: panes, label join, windows, metrics, baseline; which counts each detector gets
 - judge: closed steps and matured hours → detectors → alarms → retraining requests, for one model
 - respond/: alarm life, retraining policy, outbox and its sinks, /metrics, /status, the page
-- pipeline: the wiring of one agent's state; store: the one commit point
+- pipeline: the wiring; state: what a commit saves and a start restores; store: the one commit point
 - runner: the loop and the only clock; backtest: the same pipeline over files; demo: over a simulation
 """

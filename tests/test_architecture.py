@@ -21,6 +21,7 @@ WIRING = [
     "agent.pipeline",
     "agent.reload",
     "agent.runner",
+    "agent.state",
     "agent.__main__",
 ]  # knows the stages, and they not it
 CLOCK_READERS = {"agent/runner.py", "agent/cli.py"}

@@ -68,7 +68,7 @@ def story(pipeline: Pipeline) -> tuple[object, ...]:
 def documents(pipeline: Pipeline) -> dict[tuple[str, str], str]:
     """What the fingerprint digests as text, so that a difference has a name."""
     free = {("", "commits"), *((name, n) for name in pipeline.judges for n in ("slices", "versions"))}
-    return {key: text for key, text in pipeline._documents().items() if key not in free}
+    return {key: text for key, text in pipeline.state.documents().items() if key not in free}
 
 
 def assert_same(one: Pipeline, other: Pipeline) -> None:
