@@ -54,15 +54,6 @@ def rate_band(successes: float, failures: float, theta: float, low: float, high:
     return successes * math.log(theta / null) + failures * math.log((1.0 - theta) / (1.0 - null))
 
 
-def poisson_band(
-    events: float, expected: float, rho: float, low: float, high: float, overdispersion: float = 1.0
-) -> float:
-    """Log e-value against "the mean is between low and high times the expected", betting on rho times it."""
-    rho = max(rho, EDGE)
-    null = min(max(rho, low), high)
-    return temper(events * math.log(rho / null) - expected * (rho - null), overdispersion)
-
-
 def negative_binomial_drop(events: float, expected: float, rho: float, low: float, size: float) -> float:
     """Log e-value against "the mean is at least low times the expected", for counts of variance m + m^2 /
     size.

@@ -69,11 +69,6 @@ class FileSource:
         return all(file.finished for file in self._files)
 
     @property
-    def rows_read(self) -> int:
-        """Rows of all files so far, those skipped on resuming included."""
-        return sum(file.row for file in self._files)
-
-    @property
     def fraction(self) -> float:
         """Share of all bytes that were read: what a progress bar shows."""
         size = sum(file.size for file in self._files)

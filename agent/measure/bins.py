@@ -48,7 +48,6 @@ def middles(edges: Floats) -> Floats:
 
 
 SCORE_MIDDLES = middles(SCORE_EDGES)
-LATENCY_MIDDLES = middles(LATENCY_EDGES)
 
 
 def quantile_edges(values: Floats, bins: int) -> Floats:
