@@ -154,6 +154,10 @@ def other_classes(life: Life) -> None:
     life.write(life.changed(classes=["no", "yes"]))
 
 
+def fewer_segments(life: Life) -> None:
+    life.write(life.changed(segments=[], fairness={}))
+
+
 def other_port(life: Life) -> None:
     life.write({**life.document, "http": {**life.document["http"], "port": 1}})
 
@@ -167,6 +171,7 @@ def gone(life: Life) -> None:
     [
         (broken, "plumbline.yaml:1: not valid YAML"),
         (other_classes, "the state was made with other classes"),
+        (fewer_segments, "the state counts by sex"),
         (other_port, "http.port: cannot change while the agent runs"),
         (gone, "plumbline.yaml"),
     ],

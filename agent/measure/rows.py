@@ -13,6 +13,7 @@ import polars_hash as plh
 from numpy.typing import NDArray
 
 from agent.config import ModelConfig
+from agent.errors import StateError
 from agent.events import Int64s
 from agent.measure.bins import Floats
 from agent.measure.layout import FeatureBins, Layout
@@ -83,6 +84,11 @@ class Slices:
             last = -1
             for name in names:  # attributes in their order, then intersections, which have no cap
                 attribute, _, value = name.partition("=")
+                if attribute not in self.attributes:
+                    raise StateError(
+                        f"segments: the state counts by {attribute}, which is no longer among them; "
+                        f"put it back, or choose another state.dir"
+                    )
                 if self.attributes.index(attribute) <= last:
                     break
                 last = self.attributes.index(attribute)
