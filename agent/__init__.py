@@ -7,5 +7,7 @@
 - judge: closed steps and matured hours → detectors → alarms → retraining requests, for one model
 - respond/: alarm life, retraining policy, outbox and its sinks, /metrics, /status, the page
 - pipeline: the wiring; state: what a commit saves and a start restores; store: the one commit point
-- runner: the loop and the only clock; backtest: the same pipeline over files; demo: over a simulation
+- runner: the loop and the only clock; reload: a new config at a commit; logs: how it speaks
+- doctor: what is wrong before a start; sample: a topic as the config reads it; schemas: what producers send
+- backtest: the same pipeline over files; demo: over a simulation
 """
