@@ -12,14 +12,12 @@ from jsonschema import Draft202012Validator
 
 from agent.config import (
     Config,
-    KafkaConfig,
     config_schema,
     format_duration,
-    kafka_password,
     load,
     parse_duration,
 )
-from agent.errors import ConfigError, StartError
+from agent.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 MISTAKES = sorted((Path(__file__).parent / "testdata" / "config").glob("*.yaml"))
@@ -245,24 +243,3 @@ def test_every_default_is_in_the_schema() -> None:
     assert config_schema()["properties"]["models"]["minProperties"] == 1
     Draft202012Validator.check_schema(config_schema())
     json.dumps(config_schema(), allow_nan=False)
-
-
-SASL = KafkaConfig(security_protocol="SASL_SSL", sasl_mechanism="PLAIN", sasl_username="me")
-
-
-def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    """The variable wins over the file; a line break at the file's end is no part of the password."""
-    (tmp_path / "secret").write_text(f"{SECRET}\n")
-    with_file = SASL.model_copy(update={"sasl_password_file": tmp_path / "secret"})
-    assert kafka_password(with_file, {}) == SECRET
-    assert kafka_password(with_file, {"PLUMBLINE_KAFKA_PASSWORD": "other"}) == "other"
-    assert kafka_password(KafkaConfig(), {"PLUMBLINE_KAFKA_PASSWORD": "other"}) is None
-
-
-@pytest.mark.parametrize("file", [None, "missing", "empty"])
-def test_a_missing_password_is_a_failure_to_start(tmp_path: Path, file: str | None) -> None:
-    """Secrets may be mounted late: their absence is a StartError that says where they belong."""
-    (tmp_path / "empty").write_text("\n")
-    kafka = SASL.model_copy(update={"sasl_password_file": tmp_path / file if file else None})
-    with pytest.raises(StartError, match="sasl_password_file"):
-        kafka_password(kafka, {})

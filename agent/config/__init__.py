@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,8 +16,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
-
-from agent.errors import StartError
 
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = r"(\d+(?:\.\d+)?(?:ms|s|m|h|d|w) ?)+"
@@ -474,27 +471,3 @@ def load(path: Path, environ: Mapping[str, str], *, need_baselines: bool = True)
     from agent.config.file import read
 
     return checked(read(path, environ), path.absolute().parent, need_baselines=need_baselines)
-
-
-def kafka_password(kafka: KafkaConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the SASL password from PLUMBLINE_KAFKA_PASSWORD or the configured file; None without SASL.
-
-    Raises StartError where neither has one: secrets are often mounted later than the config is checked.
-    """
-    if kafka.sasl_mechanism is None:
-        return None
-    if password := environ.get("PLUMBLINE_KAFKA_PASSWORD"):
-        return password
-    if kafka.sasl_password_file is None:
-        raise StartError(
-            "kafka.sasl_mechanism is set, but there is no password: "
-            "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
-        )
-    try:
-        password = kafka.sasl_password_file.read_text("utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not UTF-8 text"
-        raise StartError(f"the file of kafka.sasl_password_file cannot be read: {reason}") from None
-    if not password:
-        raise StartError("the file of kafka.sasl_password_file is empty")
-    return password

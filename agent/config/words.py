@@ -17,12 +17,6 @@ Schema = Mapping[str, Any]
 
 _schema = cache(config_schema)
 _SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key|private|jaas|auth", re.IGNORECASE)
-_BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-}
 
 
 def explained(details: ErrorDetails, document: Document) -> Problem:
