@@ -134,8 +134,8 @@ STORY: tuple[Incident, ...] = (
     Incident(
         "healed",
         "New version",
-        "Version 2 takes over with one rule for all: it heals what was broken, every alarm is resolved, and a "
-        "verdict says whether the retraining paid.",
+        "Version 2 takes over with one rule for all: it heals what was broken, every alarm is resolved, and "
+        "a verdict says whether the retraining paid.",
         start=at(18),
         end=at(22),
         seen_by=at(20),
