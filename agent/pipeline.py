@@ -100,6 +100,12 @@ class Pipeline:
         self._count("records_read", len(raw), topic=raw.partition.topic)
         self.positions[raw.partition] = max(at, raw.next_position)
 
+    def skipped(self, rejected: Sequence[Rejected]) -> None:
+        """Take in what the source could not read: each counts as one record, however long its range."""
+        for one in rejected:
+            self._count("records_read", 1, topic=one.partition.topic)
+        self.reject(rejected)
+
     def reject(self, rejected: Sequence[Rejected]) -> None:
         """Dead-letter records that could not be used."""
         topic = self.config.dead_letters.topic or "dead-letters"

@@ -186,7 +186,7 @@ class Agent:
             self.pipeline.apply(batch)
         rejected = self.source.take_rejected()
         if rejected:
-            self.pipeline.reject(rejected)
+            self.pipeline.skipped(rejected)
         if batches or rejected:
             self._dirty = True
             self.pipeline.assign(self.source.partitions())

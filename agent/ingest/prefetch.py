@@ -43,6 +43,8 @@ class Prefetch:
         self._waiting: dict[Partition, list[RawBatch]] = {}
         self._records = 0
         self._rejected: list[Rejected] = []
+        self._handed: list[Rejected] = []
+        """Rejected records that lie within what the last poll handed over."""
         self._to_commit: Mapping[Partition, int] | None = None
         self._seen = _Seen()
         self._error: BaseException | None = None
@@ -62,9 +64,12 @@ class Prefetch:
                 self._lock.wait(timeout_s)
             if self._error:
                 raise self._error
-            taken = [self._take(partition) for partition in list(self._waiting)]
+            taken = [joined(self._take(partition)) for partition in list(self._waiting)]
+            upto = {batch.partition: batch.next_position for batch in taken}
+            self._handed += [r for r in self._rejected if r.offset < upto.get(r.partition, 0)]
+            self._rejected = [r for r in self._rejected if r.offset >= upto.get(r.partition, 0)]
             self._lock.notify_all()
-        return [joined(batches) for batches in taken]
+        return taken
 
     def _take(self, partition: Partition) -> list[RawBatch]:
         batches = self._waiting[partition]
@@ -87,8 +92,8 @@ class Prefetch:
         return self._seen.partitions
 
     def take_rejected(self) -> Sequence[Rejected]:
-        with self._lock:
-            taken, self._rejected = self._rejected, []
+        """Those that the last poll's positions have passed; what lies ahead waits for its batch."""
+        taken, self._handed = self._handed, []
         return taken
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
