@@ -177,10 +177,6 @@ class Alarms:
         self._active[key] = replace(active, view=view)
         return view
 
-    def is_active(self, key: MonitorKey) -> bool:
-        """Is the alarm of this monitor latched?"""
-        return key in self._active
-
     @property
     def active(self) -> Sequence[ActiveAlarm]:
         """The latched alarms, the newest last."""
