@@ -39,7 +39,10 @@ MAX_UNKNOWN_FIELDS = 100
 
 
 class Decoder:
-    """Reads the batches of all sources; stateless but for what it compiled. Raises ConfigError when made."""
+    """Reads the batches of all sources. Raises ConfigError when made.
+
+    It remembers which topics had bad records last: that changes its pace, not its result.
+    """
 
     def __init__(
         self, sources: Sequence[SourceConfig], schema: Schema, *, max_message_bytes: int, future_skew_ms: int
@@ -49,6 +52,7 @@ class Decoder:
         self._max_message_bytes = max_message_bytes
         self._future_skew_ms = future_skew_ms
         self._plans = {topic: Plan.of(s, schema) for s in reversed(self._sources) for topic in s.topics}
+        self._wary: set[str] = set()
         self._predictions = pl.DataFrame(schema=columns.dtypes(PREDICTION_COLUMNS, schema))
         self._feedback = pl.DataFrame(schema=columns.dtypes(FEEDBACK_COLUMNS, schema))
 
@@ -103,7 +107,7 @@ class Decoder:
         enveloped = structured(headers, rows)
         bare = np.setdiff1d(rows, enveloped, assume_unique=True)
         if len(bare):
-            parsed, bare = _parse(batch, bare, plan.bare.json, bad)
+            parsed, bare = self._parse(batch, bare, plan.bare.json, bad)
             if plan.bare.sees_envelopes:
                 inside = (parsed["specversion"].is_not_null() & parsed["data"].is_not_null()).to_numpy()
                 if inside.any():
@@ -111,7 +115,7 @@ class Decoder:
                     parsed, bare = parsed.filter(~inside), bare[~inside]
             yield self._finish(plan, plan.bare, batch, parsed, bare, headers, bad)
         if len(enveloped):
-            parsed, enveloped = _parse(batch, enveloped, plan.envelope.json, bad)
+            parsed, enveloped = self._parse(batch, enveloped, plan.envelope.json, bad)
             yield self._finish(plan, plan.envelope, batch, parsed, enveloped, headers, bad)
 
     def _readable(self, values: Sequence[bytes | None], bad: dict[int, Reason]) -> Int64s:
@@ -122,6 +126,19 @@ class Decoder:
             elif len(value) > self._max_message_bytes:
                 bad[i] = Reason.TOO_LARGE
         return np.delete(rows, list(bad)) if bad else rows
+
+    def _parse(
+        self, batch: RawBatch, rows: Int64s, schema: JsonSchema, bad: dict[int, Reason]
+    ) -> tuple[pl.DataFrame, Int64s]:
+        """Columns of the rows that can be parsed, and which they are."""
+        values: Sequence[bytes] = batch.values  # type: ignore[assignment] # rows without a value are out already
+        if len(rows) != len(batch):
+            values = [values[i] for i in rows.tolist()]
+        topic = batch.partition.topic
+        frame, kept, wrong = parse_lines(values, schema, wary=topic in self._wary)
+        (self._wary.add if wrong else self._wary.discard)(topic)
+        bad.update({int(rows[i]): why for i, why in wrong.items()})
+        return frame, rows[kept] if wrong else rows
 
     def _finish(
         self,
@@ -152,18 +169,6 @@ class Decoder:
         look_closer(table, batch, reader.fields, here)
         bad.update(here)
         return table.filter(~pl.col(ROW).is_in(list(here))) if here else table
-
-
-def _parse(
-    batch: RawBatch, rows: Int64s, schema: JsonSchema, bad: dict[int, Reason]
-) -> tuple[pl.DataFrame, Int64s]:
-    """Columns of the rows that can be parsed, and which they are."""
-    values: Sequence[bytes] = batch.values  # type: ignore[assignment] # rows without a value are out already
-    if len(rows) != len(batch):
-        values = [values[i] for i in rows.tolist()]
-    frame, kept, wrong = parse_lines(values, schema)
-    bad.update({int(rows[i]): why for i, why in wrong.items()})
-    return frame, rows[kept] if wrong else rows
 
 
 def _raw(batch: RawBatch, row: int) -> bytes | None:

@@ -6,8 +6,9 @@ and for fewer records:
 
 1. what is not UTF-8 or does not begin with `{` and end with `}` is no object: out, no question asked;
 2. lines with a NaN or Infinity (Python's json writes them), and, if the rest still fails, lines that a
-   second parser or the schema finds fault with, are tried alone;
-3. whatever is left is halved until the culprits stand alone.
+   second parser finds fault with, are tried alone;
+3. the rest is read once more with wrong shapes as nulls; what has one is told by reading that place as text;
+4. whatever is left is halved until the culprits stand alone.
 
 Whether a record is accepted is always the one parser's verdict on that record, never that of its company.
 """
@@ -49,24 +50,31 @@ def json_schema(paths: Iterable[tuple[str, ...]]) -> JsonSchema:
 
 
 def parse_lines(
-    values: Sequence[bytes], schema: JsonSchema
+    values: Sequence[bytes], schema: JsonSchema, *, wary: bool = False
 ) -> tuple[pl.DataFrame, Int64s, dict[int, Reason]]:
-    """Columns of the good records, their indices in `values`, and the reason of each bad one."""
-    everything = np.arange(len(values), dtype=np.int64)
-    frame = _parse(values, schema)
+    """Columns of the good records, their indices in `values`, and the reason of each bad one.
+
+    `wary` expects bad ones, as after a batch that had some: reading all as they are would be in vain.
+    """
+    frame = None if wary else _parse(values, schema)
     if frame is not None:
-        return frame, everything, {}
+        return frame, np.arange(len(values), dtype=np.int64), {}
     bad: dict[int, Reason] = {}
-    good = _at_a_glance(values, schema, bad)
-    frame = _parse([values[i] for i in good], schema)
+    lines = pl.Series("line", [_text(value) for value in values], dtype=pl.String)
+    good = _at_a_glance(values, lines, schema, bad)
+    frame = _parse([values[i] for i in good], schema, lenient=True)
     if frame is None:
-        objects = _objects(schema)
-        _try_alone(values, schema, (i for i in good if _doubtful(values[i], objects)), bad)
-    frames = (
-        [frame] if frame is not None else list(_halve(values, schema, [i for i in good if i not in bad], bad))
-    )
-    kept = np.array([i for i in good if i not in bad], dtype=np.int64)
-    return (pl.concat(frames) if frames else pl.DataFrame(schema=schema)), kept, bad
+        _try_alone(values, schema, (i for i in good if _doubtful(values[i])), bad)
+        good = [i for i in good if i not in bad]
+        frame = _parse([values[i] for i in good], schema, lenient=True)
+    if frame is None:
+        frames = list(_halve(values, schema, good, bad))
+        frame = pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+    else:
+        odd = {good[row] for row in _misshapen(frame, lines[good], schema)}
+        bad.update({i: _reason(values[i], schema) for i in odd})
+        frame = frame.filter([i not in odd for i in good]) if odd else frame
+    return frame, np.array([i for i in good if i not in bad], dtype=np.int64), bad
 
 
 def one_record(value: bytes | None) -> object:
@@ -77,15 +85,15 @@ def one_record(value: bytes | None) -> object:
         return None
 
 
-def _parse(values: Sequence[bytes], schema: JsonSchema) -> pl.DataFrame | None:
-    """All records as columns, or None if any is bad."""
+def _parse(values: Sequence[bytes], schema: JsonSchema, *, lenient: bool = False) -> pl.DataFrame | None:
+    """All records as columns, or None if any is bad; `lenient` reads a wrong shape as null."""
     if not values:
         return pl.DataFrame(schema=schema)
     text = b"\n".join(values)
     if text.count(b"\n") != len(values) - 1:  # JSON needs no line feeds, and here they would cut records
         text = b"\n".join(value.replace(b"\n", b" ") for value in values)
     try:
-        frame = pl.read_ndjson(text, schema=schema)
+        frame = pl.read_ndjson(text, schema=schema, ignore_errors=lenient)
     except pl.exceptions.PolarsError:
         return None
     return frame if frame.height == len(values) else None  # a blank line vanishes
@@ -100,11 +108,12 @@ def _parse_one(value: bytes, schema: JsonSchema) -> bool:
         return False
 
 
-def _at_a_glance(values: Sequence[bytes], schema: JsonSchema, bad: dict[int, Reason]) -> list[int]:
+def _at_a_glance(
+    values: Sequence[bytes], lines: pl.Series, schema: JsonSchema, bad: dict[int, Reason]
+) -> list[int]:
     """Put aside what a column expression can tell to be bad; the indices of the rest."""
-    lines = pl.DataFrame({"line": pl.Series(map(_text, values), dtype=pl.String)})
     line = pl.col("line").str.strip_chars(_WHITESPACE)
-    seen = lines.select(
+    seen = lines.to_frame().select(
         outside=~(line.str.starts_with("{") & line.str.ends_with("}")).fill_null(False),
         literal=(
             line.str.contains("NaN", literal=True) | line.str.contains("Infinity", literal=True)
@@ -132,12 +141,49 @@ def _try_alone(
             bad[i] = _reason(values[i], schema)
 
 
-def _doubtful(value: bytes, objects: _Objects) -> bool:
+def _doubtful(value: bytes) -> bool:
+    """Whether another, stricter parser refuses it."""
     try:
-        record = from_json(value, allow_inf_nan=False)
+        from_json(value, allow_inf_nan=False)
     except ValueError:
         return True
-    return not _fits(record, objects)
+    return False
+
+
+def _misshapen(frame: pl.DataFrame, lines: pl.Series, schema: JsonSchema) -> Iterable[int]:
+    """Rows of a leniently read frame in which something else stands where an object may."""
+    frame = frame.with_columns(lines)
+    for path in _object_paths(schema):
+        name = json.dumps(path[-1], ensure_ascii=False)
+        named = pl.any_horizontal(pl.col("line").str.contains(text, literal=True) for text in (name, "\\u"))
+        rows = frame.select(_at(path).is_null() & named).to_series().arg_true()
+        if len(rows):
+            texts = _parse([line.encode() for line in lines[rows]], _as_text(path), lenient=True)
+            if texts is not None:
+                yield from rows.filter(texts.select(_at(path).is_not_null()).to_series()).to_list()
+
+
+def _at(path: tuple[str, ...]) -> pl.Expr:
+    expr = pl.col(path[0])
+    for name in path[1:]:
+        expr = expr.struct.field(name)
+    return expr
+
+
+def _as_text(path: tuple[str, ...]) -> JsonSchema:
+    """The schema that reads one place, whatever stands there, as text."""
+    dtype: pl.DataType | type[pl.DataType] = pl.String
+    for name in reversed(path[1:]):
+        dtype = pl.Struct({name: dtype})
+    return {path[0]: dtype}
+
+
+def _object_paths(schema: Mapping[str, object], above: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
+    """Where the schema goes deeper."""
+    for name, dtype in schema.items():
+        if isinstance(dtype, pl.Struct):
+            yield (*above, name)
+            yield from _object_paths(dtype.to_schema(), (*above, name))
 
 
 def _objects(schema: Mapping[str, object]) -> _Objects:
