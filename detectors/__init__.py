@@ -14,7 +14,7 @@ How to find your way, in reading order:
     drift/          histogram (features, scores, predictions), divergence (PSI, KL, JS for gauges)
     silence/        volume, missing, confidence, constant
     fairness/       ratio of two groups' rates
-    performance/    drop of a labelled rate
+    performance/    drop of a labelled rate; estimates without labels (cbpe), their fall, their refuting
 
 To add a method: copy the file nearest to it, say in its docstring what question it answers, and register it
 here; the contract tests pick it up from the registry.
@@ -25,7 +25,9 @@ from detectors.budget import log_threshold, split
 from detectors.drift.divergence import js, js_distance, kl, psi
 from detectors.drift.histogram import HistogramDrift
 from detectors.fairness.ratio import GroupRatio
+from detectors.performance.calibration import CalibrationBreak
 from detectors.performance.drop import RateDrop
+from detectors.performance.estimated import EstimatedDrop
 from detectors.silence.confidence import ConfidenceCollapse
 from detectors.silence.constant import ConstantPredictions
 from detectors.silence.missing import MissingSurge
@@ -41,15 +43,19 @@ REGISTRY: dict[str, type] = {
         ConstantPredictions,
         GroupRatio,
         RateDrop,
+        EstimatedDrop,
+        CalibrationBreak,
     )
 }
 """Every detector by its id."""
 
 __all__ = [
     "REGISTRY",
+    "CalibrationBreak",
     "ConfidenceCollapse",
     "ConstantPredictions",
     "Detector",
+    "EstimatedDrop",
     "Evidence",
     "GroupRatio",
     "HistogramDrift",

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors import REGISTRY, Detector, Verdict
+from detectors.performance.calibration import FIXED
 
 Counts = NDArray[np.int64]
 LOG_C = math.log(1e4)
@@ -36,6 +37,19 @@ def rate(n: int, p: float) -> Callable[[np.random.Generator], Counts]:
 
 def groups(p_a: float, p_b: float) -> Callable[[np.random.Generator], Counts]:
     return lambda rng: np.concatenate([rate(60, p_a)(rng), rate(90, p_b)(rng)])
+
+
+RIGHT = np.array([0.6, 0.7, 0.8, 0.9, 1.0])
+
+
+def calibrated(low: float, high: float) -> Callable[[np.random.Generator], Counts]:
+    """Two groups that promise .2 and .8 and keep other rates."""
+
+    def draw(rng: np.random.Generator) -> Counts:
+        hits = rng.binomial(100, [low, high])
+        return np.ravel(np.column_stack([hits, 100 - hits, [20 * FIXED, 80 * FIXED]]))
+
+    return draw
 
 
 CASES = {
@@ -80,6 +94,18 @@ CASES = {
         np.array([180, 20]),
         rate(200, 0.9),
         rate(200, 0.7),
+    ),
+    "estimated_drop": Case(
+        lambda: REGISTRY["estimated_drop"](RIGHT, SHARES * 1e5, log_threshold=LOG_C),
+        np.array([20, 40, 80, 40, 20]),
+        lambda rng: rng.multinomial(200, SHARES),
+        lambda rng: rng.multinomial(200, [0.5, 0.3, 0.1, 0.1, 0.0]),
+    ),
+    "calibration_break": Case(
+        lambda: REGISTRY["calibration_break"](2, log_threshold=LOG_C),
+        np.array([20, 80, 20 * FIXED, 80, 20, 80 * FIXED]),
+        calibrated(0.2, 0.8),
+        calibrated(0.4, 0.6),
     ),
 }
 
@@ -261,6 +287,8 @@ def test_a_threshold_must_be_positive(case: Case) -> None:
         "histogram_drift": ([5, 5],),
         "constant_predictions": ([5, 5],),
         "group_ratio": (),
+        "estimated_drop": ([0.5, 1.0], [5, 5]),
+        "calibration_break": (2,),
     }
     for name, detector in REGISTRY.items():
         with pytest.raises(ValueError, match="log_threshold"):

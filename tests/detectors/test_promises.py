@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors import (
+    CalibrationBreak,
     ConfidenceCollapse,
     ConstantPredictions,
+    EstimatedDrop,
     GroupRatio,
     HistogramDrift,
     MissingSurge,
@@ -18,6 +20,7 @@ from detectors import (
     VolumeDrop,
     sequential,
 )
+from detectors.performance.calibration import FIXED
 
 Counts = NDArray[np.int64]
 Draw = Callable[[np.random.Generator], Counts]
@@ -45,6 +48,22 @@ def wander(rng: np.random.Generator) -> Counts:
     return rng.multinomial(300, p / p.sum())
 
 
+RIGHT = np.array([0.5, 0.7, 0.9, 1.0])
+SURE = np.array([1, 2, 3, 4]) / 10
+
+
+def less_sure(rng: np.random.Generator) -> Counts:
+    """A histogram whose mean is .86 (1 - .05), the edge for a reference mean of .86."""
+    share = 0.05 * 0.86 / (0.86 - 0.5)
+    return rng.multinomial(50, (1 - share) * SURE + share * np.array([1, 0, 0, 0]))
+
+
+def miscalibrated(rng: np.random.Generator) -> Counts:
+    """Three groups at the very edge of their tolerance, two above and one below."""
+    hits = rng.binomial(20, [0.15, 0.55, 0.85])
+    return np.ravel(np.column_stack([hits, 20 - hits, np.array([2, 10, 18]) * FIXED]))
+
+
 ON_THE_EDGE: dict[str, tuple[Callable[[], Any], Draw]] = {
     "histogram": (
         lambda: HistogramDrift(Q * 1e6, log_threshold=LOW_C),
@@ -59,6 +78,8 @@ ON_THE_EDGE: dict[str, tuple[Callable[[], Any], Draw]] = {
     ),
     "drop": (lambda: RateDrop(0.9, log_threshold=LOW_C), binomial(50, 0.855)),
     "rise": (lambda: RateDrop(0.2, higher_is_better=False, log_threshold=LOW_C), binomial(50, 0.21)),
+    "estimate": (lambda: EstimatedDrop(RIGHT, SURE * 1e8, log_threshold=LOW_C), less_sure),
+    "calibration": (lambda: CalibrationBreak(3, log_threshold=LOW_C), miscalibrated),
     "ratio above": (lambda: GroupRatio(log_threshold=LOW_C), pair(20, 0.25, 40, 0.2)),
     "ratio below": (lambda: GroupRatio(log_threshold=LOW_C), pair(20, 0.2, 40, 0.25)),
     "volume": (
