@@ -16,7 +16,7 @@ python := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11 py
 kafka := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/broker/pom.xml)
 jars := $(cache)/kafka-$(kafka)/lib
 
-.PHONY: help install demo test pages lint format dashboards clean lock jars broker-checksums
+.PHONY: help install demo test pages faults lint format dashboards clean lock jars broker-checksums
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -33,6 +33,9 @@ test: $(venv)/.dev jars ## the whole suite, with a real Kafka broker where Java 
 # A broker, Prometheus and Alertmanager are real: Java, Maven and Debian's packages prometheus and prometheus-alertmanager.
 pages: $(venv)/.dev jars ## the demo's story from Kafka to the pager, with kills on the way; the table goes to build/pages.json
 	@$(bin)/python -m tests.pages
+
+faults: $(venv)/.dev jars ## kills, cuts, floods and lies, each against an oracle that counts again; the table goes to build/faults.json
+	@$(bin)/python -m tests.faults $(ARGS)
 
 lint: $(venv)/.dev ## ruff, its formatter, and mypy --strict
 	@$(bin)/ruff check

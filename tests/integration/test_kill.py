@@ -7,10 +7,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPException
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,13 @@ from agent.pipeline import Pipeline
 from agent.store import Store
 from tests.compas import CONFIG, compas_or_skip, streams, with_carriers
 from tests.integration.agent_process import (
-    AgentProcess,
-    Series,
     agent,
     merged,
-    parse_metrics,
     read_all,
     topic_ends,
     write_config,
 )
+from tests.integration.scraper import Scraper
 from tests.kafka_node import Broker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # some 90 s on a machine of its own
@@ -43,48 +39,6 @@ LONGEST_S = 2.5
 """A life lasts at most so long after it is ready."""
 
 Json = dict[str, Any]
-
-
-@dataclass
-class Scraper:
-    """Scrapes every 50 ms through all lives of an agent, and notes each counter that went down."""
-
-    scrapes: int = 0
-    last: dict[Series, float] = field(default_factory=dict)
-    fell: list[str] = field(default_factory=list)
-    running: AgentProcess | None = None
-
-    @contextmanager
-    def scraping(self) -> Iterator[None]:
-        """Scrape in the background for as long as the block."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._loop, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def _loop(self, stop: threading.Event) -> None:
-        while not stop.wait(0.05):
-            if self.running is not None:
-                self.scrape(self.running)
-
-    def scrape(self, running: AgentProcess) -> None:
-        """Once; a process that is being killed may not answer, or not to the end."""
-        try:
-            text = running.get("/metrics")[1]
-        except (OSError, HTTPException):
-            return
-        values, growing = parse_metrics(text)
-        self.scrapes += 1
-        for key in growing:
-            if values[key] < self.last.get(key, 0.0):
-                self.fell.append(f"{key}: {self.last[key]} → {values[key]}")
-        for key in self.last.keys() - values.keys():
-            self.fell.append(f"{key}: {self.last[key]} → gone")
-        self.last = {key: values[key] for key in growing}
 
 
 @dataclass(frozen=True)
