@@ -8,6 +8,7 @@
 - respond/: alarm life, retraining policy, outbox and its sinks, /metrics, /status, the page
 - pipeline: the wiring; state: what a commit saves and a start restores; store: the one commit point
 - runner: the loop and the only clock; reload: a new config at a commit; logs: how it speaks
+- failpoint: where a test may end the process
 - doctor: what is wrong before a start; sample: a topic as the config reads it; schemas: what producers send
 - backtest: the same pipeline over files; demo: over a simulation
 """

@@ -1,6 +1,6 @@
 """The command line: parse, turn signals into a stop flag, call what does the work, put errors into words.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or state, 3 the input cannot be used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from agent import config as configuration
 from agent.config import Config, format_duration
-from agent.errors import ConfigError, PlumblineError
+from agent.errors import PlumblineError
 
 app = typer.Typer(
     name="plumbline",
@@ -77,7 +77,7 @@ def main() -> None:
         app(spread_inputs(sys.argv[1:]))
     except PlumblineError as error:
         typer.echo(f"plumbline: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -7,6 +7,7 @@ nothing twice: 3 shows what 2 made durable, 4 repeats under the same keys, 5 onl
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ import structlog
 from agent.config import Config
 from agent.errors import StartError
 from agent.events import NO_TIME, Kind, Partition
+from agent.failpoint import failpoint
 from agent.ingest.consumer import BrokerUnreachable
 from agent.ingest.kafka import KafkaSource
 from agent.ingest.prefetch import Prefetch
@@ -78,6 +80,7 @@ def run(
 
 def run_kafka(config: Config, *, stop: threading.Event, reload: Reload | None = None) -> None:
     """Monitor the configured topics until `stop` is set."""
+    os.umask(0o077)  # what the agent writes is for its owner alone
     topics = [topic for source in config.sources for topic in source.topics]
     source = Prefetch(KafkaSource(config.kafka, topics, instance(config.state.dir)), time.monotonic)
     # The poll thread decodes records under the interpreter lock; the default 5 ms would be waited out at each
@@ -183,7 +186,9 @@ class Agent:
     def _read(self, timeout_s: float) -> None:
         batches = self.source.poll(timeout_s, time.monotonic())
         for batch in batches:
+            failpoint("before_apply")
             self.pipeline.apply(batch)
+            failpoint("after_apply")
         rejected = self.source.take_rejected()
         if rejected:
             self.pipeline.skipped(rejected)
@@ -206,6 +211,7 @@ class Agent:
         delivered = self.deliveries.take()
         if self._dirty or controls or self._acknowledged or delivered:
             self._view = self.pipeline.commit(time.time(), self._acknowledged, delivered)  # 2
+            failpoint("after_commit")
             self._acknowledged, self._dirty = [], False
             for one in asked:
                 one.path.unlink(missing_ok=True)
@@ -215,7 +221,9 @@ class Agent:
         messages = self.store.outbox(OUTBOX_BATCH)
         if messages:
             self._acknowledged = self.sink.publish(messages)  # 4
+            failpoint("after_outbox")
         self.deliveries.offer(self.store.deliveries(OUTBOX_BATCH))
+        failpoint("before_group_commit")
         self.source.commit(self.pipeline.positions)  # 5
 
     def _next_commit(self) -> float:

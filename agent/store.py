@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from agent.errors import StateError
 from agent.events import Partition
+from agent.failpoint import failpoint
 from agent.respond.delivery import PREFIX, Tried
 from agent.respond.outbox import OutboxMessage
 
@@ -162,6 +163,7 @@ class Store:
                     for topic, key, headers, value in changes.outbox
                 ],
             )
+            failpoint("in_transaction")
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from agent import logs, schemas
 from agent.cli import asked_by_hangup, main, spread_inputs, stopped_by_signals
-from agent.errors import ConfigError, PlumblineError, StartError
+from agent.errors import ConfigError, PlumblineError, PoisonError, StartError, StateError
 from agent.events import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -143,7 +143,14 @@ def test_wrong_usage_ends_with_2(plumbline: Plumbline, arguments: tuple[object, 
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ConfigError("a"), 2), (StartError("b"), 1), (OSError(28, "No space left", "out"), 1)]
+    ("error", "code"),
+    [
+        (ConfigError("a"), 2),
+        (StartError("b"), 1),
+        (StateError("c"), 2),
+        (PoisonError("d"), 3),
+        (OSError(28, "No space left", "out"), 1),
+    ],
 )
 def test_errors_become_exit_codes(
     plumbline: Plumbline, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int

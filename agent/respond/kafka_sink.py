@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from agent.config import KafkaConfig
+from agent.failpoint import failpoint
 from agent.ingest.client import client_options
 from agent.respond.outbox import OutboxMessage
 
@@ -67,6 +68,7 @@ class KafkaSink:
         for start in range(0, len(messages), MAX_IN_FLIGHT):
             window = messages[start : start + MAX_IN_FLIGHT]
             done += self._send(window, deadline)
+            failpoint("mid_outbox")
             done += self._collect(window, deadline)
             if self._due or self._monotonic() >= deadline:
                 break

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import structlog
 
 from agent.events import Rejected
+from agent.failpoint import failpoint
 from agent.respond.request import encode
 
 _log = structlog.get_logger()
@@ -129,6 +130,7 @@ class FileSink:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _append_synced(path, data)
+            failpoint("mid_outbox")
         except OSError as error:
             if topic not in self._failing:
                 _log.error("outbox_file_failed", path=str(path), error=error.strerror)

@@ -126,7 +126,7 @@ def test_a_wrong_config_consumes_nothing(broker: Broker, tmp_path: Path) -> None
 
 
 def test_a_second_agent_on_the_same_state_is_refused(broker: Broker, tmp_path: Path) -> None:
-    """The second exits with 1 and says why; the first goes on, and its state serves the next one."""
+    """The second exits with 2 and says why; the first goes on, and its state serves the next one."""
     topic = broker.create_topic("one")
     config = write_config(tmp_path / "agent.yaml", document(broker, topic))
     with agent(config) as first:
@@ -134,7 +134,7 @@ def test_a_second_agent_on_the_same_state_is_refused(broker: Broker, tmp_path: P
         other = tmp_path / "second.yaml"
         other.write_text(config.read_text())
         with agent(other) as second:
-            assert second.process.wait(60) == 1
+            assert second.process.wait(60) == 2
             assert f"{tmp_path / 'agent.state'} is in use by another agent" in second.said
             assert "Traceback" not in second.said
         send(broker, topic, predictions(3))
