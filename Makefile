@@ -16,7 +16,7 @@ python := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11 py
 kafka := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/broker/pom.xml)
 jars := $(cache)/kafka-$(kafka)/lib
 
-.PHONY: help install demo test pages faults lint format dashboards clean lock jars broker-checksums
+.PHONY: help install demo test pages faults lint format dashboards metrics clean lock jars broker-checksums
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -48,6 +48,9 @@ format: $(venv)/.dev ## write the formatter's and the safe fixes' result
 
 dashboards: $(venv)/.dev ## write the JSON of the Grafana dashboards anew from their code
 	@$(bin)/python -m grafana
+
+metrics: $(venv)/.dev ## write docs/metrics.md anew from the catalogue
+	@$(bin)/python -m agent.measure.catalogue > docs/metrics.md
 
 clean: ## remove what the other targets made
 	rm -rf $(venv) $(cache) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,7 @@
 - cli, __main__: the command line, thin; config/: the YAML file, its defaults, the words for every mistake
 - events: what travels between the stages; errors: what can go wrong, by what the caller does about it
 - ingest/: sources (kafka, files, demo), decoding to columns, mapping of foreign formats
-- measure/: panes, label join, windows, metrics, baseline; which counts each detector gets
+- measure/: panes, label join, windows, metrics and their catalogue, baseline; which counts each detector gets
 - judge: closed steps and matured hours → detectors → alarms → retraining requests, for one model
 - respond/: alarm life, retraining policy, outbox and its sinks, /metrics, /status, the page
 - pipeline: the wiring; state: what a commit saves and a start restores; store: the one commit point

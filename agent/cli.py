@@ -69,6 +69,7 @@ class SchemaName(StrEnum):
     CONFIG = "config"
     PREDICTION = "prediction"
     FEEDBACK = "feedback"
+    METRICS = "metrics"
 
 
 def main() -> None:
@@ -130,14 +131,16 @@ def check(
 
 
 @app.command(epilog="Example: plumbline schema config > plumbline.schema.json")
-def schema(name: Annotated[SchemaName, typer.Argument(help="Which schema.")]) -> None:
-    """Print a JSON Schema: of the config, or of the events a producer sends."""
+def schema(name: Annotated[SchemaName, typer.Argument(help="Which of them.")]) -> None:
+    """Print a JSON Schema, of the config or of the events a producer sends, or the catalogue of metrics."""
     from agent import schemas
+    from agent.measure import catalogue
 
     found: dict[SchemaName, Callable[[], dict[str, Any]]] = {
         SchemaName.CONFIG: configuration.config_schema,
         SchemaName.PREDICTION: lambda: schemas.PREDICTION,
         SchemaName.FEEDBACK: lambda: schemas.FEEDBACK,
+        SchemaName.METRICS: catalogue.document,
     }
     typer.echo(json.dumps(found[name](), indent=2, ensure_ascii=False))
 

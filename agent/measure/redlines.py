@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 
 from agent.config import ConstraintConfig, PairConfig
 from agent.events import Int64s
+from agent.measure.catalogue import LOWER_IS_BETTER
 from agent.measure.monitors import Monitors
 from agent.measure.pane import HOUR_MS
-from agent.measure.reference import LOWER_IS_BETTER, rate
+from agent.measure.reference import rate
 from agent.measure.trail import Trail
 from agent.measure.watch import Key, Observation, Said
 from agent.measure.window import SPANS
@@ -137,7 +138,7 @@ class RedLines:
         reference, n = good / (good + bad), good + bad
         error = math.sqrt((good + 1) * (bad + 1) / (n + 2) ** 2 / n)
         band = tolerance * min(reference, 1 - reference) + 2 * error
-        rises = better != (metric in LOWER_IS_BETTER or metric == "false_negative_rate")
+        rises = better != (metric in LOWER_IS_BETTER)
         bar = Bar(None, min(1.0, reference + band)) if rises else Bar(max(0.0, reference - band), None)
         evidence = compared(trail, bar, None, self.enough, reference)
         return evidence, evidence.value is None or bar.holds(evidence.value)

@@ -90,6 +90,3 @@ def rate(confusion: Int64s, metric: str) -> tuple[int, int]:
         "false_positive_rate": (fp, tn),
     }[metric]
     return int(successes), int(failures)
-
-
-LOWER_IS_BETTER = frozenset({"false_positive_rate"})

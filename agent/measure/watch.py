@@ -13,9 +13,10 @@ import numpy as np
 from agent.config import ModelConfig
 from agent.events import Int64s
 from agent.measure.baseline import Baseline
+from agent.measure.catalogue import LOWER_IS_BETTER
 from agent.measure.layout import Layout
 from agent.measure.lifecycle import Lifecycle
-from agent.measure.reference import LOWER_IS_BETTER, Reference, rate, regroup
+from agent.measure.reference import Reference, rate, regroup
 from detectors import (
     ConfidenceCollapse,
     ConstantPredictions,

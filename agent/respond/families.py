@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.measure.catalogue import definition
 from agent.respond.series import Family
 
 _MODEL = ("model_name",)
@@ -165,41 +166,6 @@ INVALID = Family(
 )
 LATENCY = Family("plumbline_latency_seconds", "histogram", "Latency of the model's answers.", _VERSION)
 
-METRICS = {
-    "accuracy": "Share of predictions that are right.",
-    "balanced_accuracy": "Mean recall of the classes.",
-    "precision": "Share of positive predictions that are right.",
-    "recall": "Share of positives that are found.",
-    "f1": "Harmonic mean of precision and recall.",
-    "specificity": "Share of negatives that are found.",
-    "false_positive_rate": "Share of negatives that are predicted positive.",
-    "false_negative_rate": "Share of positives that are predicted negative.",
-    "matthews_correlation": "Matthews correlation coefficient, -1 to 1.",
-    "roc_auc": "Area under the ROC curve.",
-    "log_loss": "Mean negative log-likelihood of the labels in nats.",
-    "brier": "Mean squared error of the predicted probability.",
-    "true_positives": "Positives predicted positive, in the window.",
-    "true_negatives": "Negatives predicted negative, in the window.",
-    "false_positives": "Negatives predicted positive, in the window.",
-    "false_negatives": "Positives predicted negative, in the window.",
-    "selection_rate": "Share of predictions that are positive.",
-    "error_rate": "Share of requests that the model answered with an error.",
-    "mean_latency_seconds": "Mean latency of the model's answers.",
-    "label_coverage": "Share of predictions that have their label.",
-    "majority_class_rate": "Accuracy of always predicting the most frequent class.",
-    "precision_macro": "Mean precision of the classes.",
-    "precision_weighted": "Mean precision of the classes, weighted by their frequency.",
-    "recall_macro": "Mean recall of the classes.",
-    "recall_weighted": "Mean recall of the classes, weighted by their frequency.",
-    "f1_macro": "Mean F1 of the classes.",
-    "f1_weighted": "Mean F1 of the classes, weighted by their frequency.",
-}
-"""What the metric of each id means; one that is not here is exposed under its id all the same.
-
-The metric of one class, `precision:deny`, is the series `plumbline_class_precision{class="deny"}`: a name of
-its own, since its sum with the average would mean nothing.
-"""
-
 COUNTERS = {
     "records": "Records read, by what became of them.",
     "dead_letters": "Records that could not be used.",
@@ -217,19 +183,18 @@ with its first bad record would hide just that one from `rate()`."""
 
 def metric(name: str) -> Family:
     """The series of a metric of the model."""
-    return Family(f"plumbline_{name}", "gauge", _meaning(name), _SLICE)
+    return Family(f"plumbline_{name}", "gauge", definition(name), _SLICE)
 
 
 def class_metric(name: str) -> Family:
-    """The series of a metric of one class."""
-    return Family(f"plumbline_class_{name}", "gauge", f"{_meaning(name)} One class.", (*_SLICE, "class"))
+    """The series of a metric of one class: `precision:deny` is `plumbline_class_precision{class="deny"}`.
+
+    A name of its own, since its sum with the average would mean nothing.
+    """
+    return Family(f"plumbline_class_{name}", "gauge", f"{definition(name)} One class.", (*_SLICE, "class"))
 
 
 def counter(name: str, labels: tuple[str, ...]) -> Family:
     """The series of a counter of the view."""
     meaning = COUNTERS.get(name, f"Total of {name.replace('_', ' ')}.")
     return Family(f"plumbline_{name}", "counter", meaning, labels)
-
-
-def _meaning(name: str) -> str:
-    return METRICS.get(name, f"The metric {name}.")

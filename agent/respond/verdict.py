@@ -22,9 +22,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from agent.config import ModelConfig
+from agent.measure.catalogue import LOWER_IS_BETTER
 from agent.measure.model import to_ms
 from agent.measure.pane import DAY_MS
-from agent.measure.reference import LOWER_IS_BETTER
 from agent.respond import request
 from agent.respond.request import CloudEvent
 from detectors.sequential import rate_interval

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.respond.families import METRICS
+from agent.measure.catalogue import definition
 from agent.respond.page import tell
 from agent.respond.page.html import NOTHING, Html, join, name, table, tag, text, words
 from agent.respond.page.numbers import GAP, duration, moment, number, unit_of
@@ -131,7 +131,7 @@ def numbers(version: VersionView) -> Html:
 def _defined(metric: str) -> Iterator[Html]:
     base, _, of_class = metric.partition(":")
     yield words(tell.sentence(tell.plain(base)) + (f", class {name(of_class)}" if of_class else ""))
-    if meaning := METRICS.get(base):
+    if meaning := definition(base):
         yield tag("small", words(meaning))
 
 

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from agent.measure.catalogue import row_of
 from agent.respond.page.html import Html, tag, words
 
 Unit = Literal["share", "times", "seconds", "count", "plain"]
@@ -16,17 +17,14 @@ GAP = "\u00a0"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999
-_COUNTS = ("true_positives", "true_negatives", "false_positives", "false_negatives")
-_PLAIN = ("log_loss", "brier", "matthews_correlation", "roc_auc", "roc_auc_macro")
 
 
 def unit_of(metric: str) -> Unit:
     """The unit of a metric by its id."""
-    if metric in _COUNTS:
-        return "count"
-    if metric in _PLAIN:
-        return "plain"
-    return "seconds" if metric.endswith("_seconds") else "share"
+    row = row_of(metric)
+    if row is None:
+        return "seconds" if metric.endswith("_seconds") else "share"
+    return "plain" if row.unit == "nats" else row.unit
 
 
 def number(value: float | None, unit: Unit = "plain") -> str:

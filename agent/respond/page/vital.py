@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.respond.families import METRICS
+from agent.measure.catalogue import definition
 from agent.respond.page import tell
 from agent.respond.page.html import name as name_
 from agent.respond.page.numbers import Unit, unit_of
@@ -97,7 +97,7 @@ def _quality(model: ModelView, version: VersionView, monitors: Sequence[MonitorV
         yield Vital(
             id=f"quality:{metric}",
             name=tell.sentence(tell.plain(metric)),
-            meaning=METRICS.get(metric, ""),
+            meaning=definition(metric),
             unit=unit_of(metric),
             value=value.value if value else None,
             n=value.n if value else None,
