@@ -2,6 +2,7 @@
 
 source     what Kafka, files and the demo have in common
 kafka      a consumer group's partitions
+records    record batches to columns, past the client's object for each record
 client     connection options and secrets
 consumer   a connected member of the group, or the words for why not
 placement  where an assigned partition begins

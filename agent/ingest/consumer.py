@@ -23,6 +23,7 @@ from agent.config import KafkaConfig
 from agent.errors import StartError
 from agent.events import Partition
 from agent.ingest.client import client_options, connection_errors
+from agent.ingest.records import read_columns
 
 CONNECT_MS = 5_000
 _REFUSED = (
@@ -62,13 +63,15 @@ def open_consumer(config: KafkaConfig, options: dict[str, Any], instance: str | 
 
     with connection_errors() as causes:
         try:
-            return KafkaConsumer(
+            consumer = KafkaConsumer(
                 **options,
                 group_id=config.group_id,
                 group_instance_id=instance,
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 kafka_client=client,
             )
+            read_columns(consumer, config.max_poll_records)
+            return consumer
         except Exception as error:
             for half_open in clients:
                 half_open.close()

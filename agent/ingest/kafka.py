@@ -6,6 +6,7 @@ What kafka-python needs to be correct, and where it is done:
 - its listener runs on the I/O thread, so it pauses what is assigned and leaves a note; the polling thread
   looks up where to begin, by the state's positions first, and lets the partition go: `placement`;
 - a partition may stall in silence, and a lost broker raises nothing: `progress` tells when to ask;
+- it makes an object of each record, which costs more than all that follows: `records` gives columns;
 - after an error inside a batch the next poll would hang: `poison` finds the batch, to be skipped as a range;
 - whatever else the client raises, a new client resumes from our own positions: `_recover`.
 """
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import structlog
 from kafka import TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import (
     CorruptRecordError,
     KafkaError,
@@ -31,11 +31,12 @@ from kafka.structs import OffsetAndMetadata
 
 from agent.config import KafkaConfig
 from agent.errors import StartError
-from agent.events import NO_TIME, Int64s, Partition, RawBatch, Reason, Rejected
+from agent.events import NO_TIME, Headers, Int64s, Partition, RawBatch, Reason, Rejected
 from agent.ingest.consumer import consumer_options, name_of, open_consumer, say, start_error
 from agent.ingest.placement import REQUEST_MS, Listener, Notes, Placement
 from agent.ingest.poison import Poisoned
 from agent.ingest.progress import Progress, ends_of
+from agent.ingest.records import Chunk
 
 MAX_BACKOFF_S = 30.0
 _UNDECODABLE = (CorruptRecordError, UnsupportedCodecError)
@@ -268,13 +269,13 @@ class KafkaSource:
     # -- records -----------------------------------------------------------------------------------
 
     def _batch(self, tp: Any, records: list[Any], now_s: float) -> RawBatch:  # noqa: ANN401 # untyped client
-        columns = ConsumerRecord(*zip(*records, strict=True))  # a record of columns
+        chunks: list[Chunk] = [record.value for record in records]
         partition = Partition(*tp)
-        stamps = np.array(columns.timestamp, dtype=np.int64)
-        offsets: Int64s = np.array(columns.offset, dtype=np.int64)
-        headers = None
-        if any(columns.headers):
-            headers = [[(k, v) for k, v in h or () if v is not None] for h in columns.headers]
+        stamps = np.concatenate([chunk.timestamps for chunk in chunks])
+        offsets: Int64s = np.concatenate([chunk.offsets for chunk in chunks])
+        headers: list[Headers] | None = None
+        if any(chunk.headers for chunk in chunks):
+            headers = [h for chunk in chunks for h in chunk.headers or [()] * len(chunk)]
         position = int(offsets[-1]) + 1
         end = max(self._consumer.highwater(tp) or 0, position)
         self._progress.move(partition, position, end, now_s)
@@ -284,8 +285,8 @@ class KafkaSource:
             # Kafka bounds a producer's time stamp by its own clock, so either kind will do.
             np.where(stamps > 0, stamps, NO_TIME),
             position,
-            values=columns.value,
-            keys=columns.key,
+            values=[value for chunk in chunks for value in chunk.values],
+            keys=[key for chunk in chunks for key in chunk.keys],
             headers=headers,
         )
 
