@@ -114,9 +114,9 @@ class Judge:
         """Judge one matured hour; one of a maintenance window teaches nobody anything."""
         until = hour + HOUR_MS
         if self.roles.maintained(hour, until):
-            known = self._known()
+            known = self.monitors.known()
             found = [*self.monitors.judge(when, version, hour, age)]
-            self._forget_since(known)
+            self.monitors.forget_since(known)
         else:
             learned = self.monitors.watch.reference(version).performance_ready
             gone = self.monitors.versions.is_replaced(version, when)
@@ -136,28 +136,16 @@ class Judge:
                 quiet = bool(self.model.config.maintenance)
             else:
                 quiet = last + step <= watermark_ms and self.roles.maintained(last, last + step)
-            known = self._known() if quiet else {}
+            known = self.monitors.known() if quiet else {}
             found = next(steps, None)
             if found is None:
                 return
             last, observations, replaced = found
             if self.roles.maintained(last - step, last):
-                self._forget_since(known)
+                self.monitors.forget_since(known)
             else:
                 observations += self.redlines.step(last - step, last)
             yield last, observations, replaced
-
-    def _known(self) -> dict[str, str]:
-        """What detectors, references and the season have learned."""
-        return {"season": json.dumps(self.monitors.season.state()), **self.monitors.watch.state()}
-
-    def _forget_since(self, known: Mapping[str, str]) -> None:
-        """Go back to what was known before."""
-        watch = self.monitors.watch
-        watch.monitors.clear()
-        watch.references.clear()
-        watch.load(known)
-        self.monitors.season.load(json.loads(known["season"]))
 
     def _ordered(self, seen: Iterable[Observation]) -> list[Observation]:
         """Red lines first, in the order that was decided for them: who comes first pages."""

@@ -12,7 +12,8 @@ How to find your way, in reading order:
     edetector       the loop all detectors share: bet, accumulate, alarm, restart
     rate            the loop for a share that leaves its band on one side
     drift/          histogram (features, scores, predictions), divergence (PSI, KL, JS for gauges)
-    silence/        volume, missing, confidence, constant
+    silence/        volume (drop, surge, segment), missing, invalid, unseen, errors, confidence,
+                    overconfidence, constant, slow
     fairness/       ratio of two groups' rates
     performance/    drop of a labelled rate; estimates without labels (cbpe), their fall, their refuting
 
@@ -30,16 +31,30 @@ from detectors.performance.drop import RateDrop
 from detectors.performance.estimated import EstimatedDrop
 from detectors.silence.confidence import ConfidenceCollapse
 from detectors.silence.constant import ConstantPredictions
+from detectors.silence.drop import VolumeDrop
+from detectors.silence.errors import ErrorSurge
+from detectors.silence.invalid import InvalidSurge
 from detectors.silence.missing import MissingSurge
-from detectors.silence.volume import VolumeDrop
+from detectors.silence.overconfidence import OverconfidentPredictions
+from detectors.silence.segment import DeadSegment
+from detectors.silence.slow import SlowAnswers
+from detectors.silence.surge import VolumeSurge
+from detectors.silence.unseen import UnseenSurge
 
 REGISTRY: dict[str, type] = {
     detector.name: detector
     for detector in (
         HistogramDrift,
         VolumeDrop,
+        VolumeSurge,
+        DeadSegment,
+        ErrorSurge,
         MissingSurge,
+        InvalidSurge,
+        UnseenSurge,
         ConfidenceCollapse,
+        OverconfidentPredictions,
+        SlowAnswers,
         ConstantPredictions,
         GroupRatio,
         RateDrop,
@@ -54,16 +69,23 @@ __all__ = [
     "CalibrationBreak",
     "ConfidenceCollapse",
     "ConstantPredictions",
+    "DeadSegment",
     "Detector",
+    "ErrorSurge",
     "EstimatedDrop",
     "Evidence",
     "GroupRatio",
     "HistogramDrift",
+    "InvalidSurge",
     "MissingSurge",
+    "OverconfidentPredictions",
     "RateDrop",
+    "SlowAnswers",
     "State",
+    "UnseenSurge",
     "Verdict",
     "VolumeDrop",
+    "VolumeSurge",
     "js",
     "js_distance",
     "kl",

@@ -1,6 +1,7 @@
 """The detector of a rate that leaves its band on one side, shared by all monitors of shares."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,41 @@ class RateDetector(EDetector):
             return None
         found = math.sin(angle) ** 2
         return abs((found if self._rising else 1.0 - found) - self._baseline)
+
+
+class Surge(RateDetector):
+    """Is a share higher than in the reference, by more than is tolerated? A fall never alarms.
+
+    Counts are [hits, others]. With edge = reference_rate + tolerated_rise, each bet theta > edge gives
+
+        log S = hits log(theta / edge) + others log((1 - theta) / (1 - edge)),   M <- (M + 1) S
+
+    and the mean M over the bets (five fixed sizes of rise, two memories of the past) alarms when
+    log M >= log c. The edge leaves at least half of what lies between the reference and 1.
+    """
+
+    TOLERATED: ClassVar[float]
+    """The rise tolerated unless another is given."""
+
+    def __init__(
+        self,
+        reference_rate: float,
+        *,
+        tolerated_rise: float | None = None,
+        reference_samples: int | None = None,
+        log_threshold: float,
+        overdispersion: float = 1.0,
+    ) -> None:
+        """Judge against a reference share."""
+        rise = self.TOLERATED if tolerated_rise is None else tolerated_rise
+        super().__init__(
+            reference=reference_rate,
+            limit=reference_rate + min(rise, 0.5 * (1.0 - reference_rate)),
+            rising=True,
+            reference_samples=reference_samples,
+            log_threshold=log_threshold,
+            overdispersion=overdispersion,
+        )
 
 
 def _standard_error(rate: float, samples: int) -> float:

@@ -54,16 +54,16 @@ def rate_band(successes: float, failures: float, theta: float, low: float, high:
     return successes * math.log(theta / null) + failures * math.log((1.0 - theta) / (1.0 - null))
 
 
-def negative_binomial_drop(events: float, expected: float, rho: float, low: float, size: float) -> float:
-    """Log e-value against "the mean is at least low times the expected", for counts of variance m + m^2 /
-    size.
+def negative_binomial_band(events: float, expected: float, rho: float, edge: float, size: float) -> float:
+    """Log e-value against "the mean is on this side of `edge` times the expected", betting on rho beyond it.
 
-    Valid for any larger mean and any larger size, as it is a decreasing convex function of the count. Unlike
-    a tempered Poisson bet it keeps its power on large, unsteady volumes.
+    Counts have variance m + m^2 / size. Valid for every mean farther from the bet and for any larger size, as
+    it is a monotone convex function of the count. Unlike a tempered Poisson bet it keeps its power on large,
+    unsteady volumes.
     """
-    rho = max(min(rho, low), EDGE)
-    scale = math.log((size + low * expected) / (size + rho * expected))
-    return events * (math.log(rho / low) + scale) + size * scale
+    rho = max(rho, EDGE)
+    scale = math.log((size + edge * expected) / (size + rho * expected))
+    return events * (math.log(rho / edge) + scale) + size * scale
 
 
 def ratio_null(theta_a: float, theta_b: float, n_a: float, n_b: float, rho: float) -> tuple[float, float]:

@@ -194,7 +194,19 @@ class SilenceConfig(Section):
     """When quiet, empty or monotonous predictions alarm."""
 
     tolerated_volume_drop: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    tolerated_volume_surge: Annotated[float, Field(gt=0)] = 2.0
+    """Events on top of the expected, as a share of them: 2 is three times as many."""
+    tolerated_error_rise: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Of the share of errors, as the other rises: two points above the baseline's."""
     tolerated_missing_rise: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tolerated_invalid_rise: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Of values of the wrong type."""
+    tolerated_unseen_rise: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Of categories the baseline has not."""
+    tolerated_certain_rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Of predictions as sure as only the baseline's surest 5 % were."""
+    tolerated_slow_rise: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Of answers as slow as only the baseline's slowest 5 % were."""
 
 
 class RetrainingConfig(Section):

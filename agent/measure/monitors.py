@@ -9,7 +9,9 @@ read, nor in what batches.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,28 +20,28 @@ from agent.measure.lifecycle import Lifecycle
 from agent.measure.model import Model, to_ms
 from agent.measure.pane import AGE_EDGES_MS, DAY_MS, HOUR, HOUR_MS, MINUTE, MINUTE_MS, PREDICTIONS, PaneKey
 from agent.measure.reference import Reference, rate
+from agent.measure.rows import OTHER
 from agent.measure.season import Season
+from agent.measure.shares import PREDICTION, SCORE, SURGES, confidence, output, watched
 from agent.measure.watch import (
     ALL_VERSIONS,
-    PREDICTION,
-    SCORE,
     Key,
     Observation,
+    Said,
     Watch,
-    confidence,
-    missing,
-    output,
 )
 from detectors import (
     ConfidenceCollapse,
     ConstantPredictions,
+    DeadSegment,
     GroupRatio,
     HistogramDrift,
-    MissingSurge,
     RateDrop,
     VolumeDrop,
+    VolumeSurge,
 )
 
+_DROP, _SURGE = Key(ALL_VERSIONS, VolumeDrop.name), Key(ALL_VERSIONS, VolumeSurge.name)
 MATURE_COVERAGE = 0.95
 LABELS_WINDOW_MS = 30 * DAY_MS
 
@@ -57,6 +59,8 @@ class Monitors:
         self.versions = Lifecycle()
         self.watch = Watch(model.config, model.layout, model.baseline, self.versions)
         self.season = Season()
+        self.seasons: dict[str, Season] = {}
+        """By segment."""
         self.next_step_ms: int | None = None
         self.input_ended = False
         """A file has an end; a topic that falls silent is an outage."""
@@ -87,12 +91,17 @@ class Monitors:
         self.versions.note(active, {v: first for v, (first, _) in self.model.seen.items()}, end)
         total = np.array([sum(int(counts[0]) for counts in active.values())], dtype=np.int64)
         yield from self._volume(start, end, total)
+        groups = {version: self._groups(version, start, end) for version in active}
+        by_segment: Counter[str] = Counter()
+        for group in groups.values():
+            by_segment.update({name: int(held[0]) for name, held in group.items() if _is_part(name)})
+        yield from self._dead(start, end, int(total[0]), by_segment)
         for version, counts in active.items():
             reference = self.watch.reference(version)
             if not reference.prediction_ready:
                 reference.learn_prediction(counts)
                 continue
-            for key, seen in self._predictions(version, reference, counts, start, end):
+            for key, seen in self._predictions(version, reference, counts, groups[version]):
                 if int(seen.sum()):
                     yield self.watch.look(end, key, seen)
 
@@ -104,16 +113,37 @@ class Monitors:
         expected = self.season.expected(start, end)
         self.season.note(start, end, int(total[0]))
         if expected:
-            yield self.watch.look(end, Key(ALL_VERSIONS, VolumeDrop.name), total, expected=expected)
+            for key, bound in zip((_DROP, _SURGE), expected, strict=True):
+                if bound:
+                    yield self.watch.look(end, key, total, expected=bound)
+
+    def _dead(
+        self, start: int, end: int, events: int, by_segment: Mapping[str, int]
+    ) -> Iterator[Observation]:
+        """A segment is judged by its share of what came: an outage of everything is not its own."""
+        for segment in sorted({*self.seasons, *by_segment}):
+            season = self.seasons.setdefault(segment, Season())
+            share, key = (
+                season.share(self.season, start, end),
+                Key(ALL_VERSIONS, DeadSegment.name, "", segment),
+            )
+            season.note(start, end, by_segment.get(segment, 0))
+            if season.silent:  # gone for so long that it is a fact and no alarm
+                del self.seasons[segment]
+                held = self.watch.monitors.pop(key, None)
+                if held is not None:
+                    said = Said(DeadSegment.family, DeadSegment.severity, False, True, held.detector.evidence)
+                    yield Observation(end, key, said)
+            elif share and events:
+                seen = np.array([by_segment.get(segment, 0)], dtype=np.int64)
+                yield self.watch.look(end, key, seen, expected=share * events)
 
     def _predictions(
-        self, version: str, reference: Reference, counts: Int64s, start: int, end: int
+        self, version: str, reference: Reference, counts: Int64s, groups: Mapping[str, Int64s]
     ) -> Iterator[tuple[Key, Int64s]]:
+        for detector, name in watched(reference):
+            yield Key(version, detector, name), SURGES[detector].counts(reference, name, counts)
         for feature in self.model.layout.features:
-            yield (
-                Key(version, MissingSurge.name, feature.name),
-                missing(self.model.layout, feature.name, counts),
-            )
             base = output(reference, feature.name, reference.prediction)
             if len(base) > 2 and base.sum() > 0:
                 yield Key(version, HistogramDrift.name, feature.name), output(reference, feature.name, counts)
@@ -125,16 +155,18 @@ class Monitors:
             yield Key(version, HistogramDrift.name, PREDICTION), output(reference, PREDICTION, counts)
             yield Key(version, ConstantPredictions.name, "predicted"), reference.part("predicted", counts)
         if "selection_rate" in self.config.fairness.metrics and self.config.task == "binary":
-            yield from self._selection(version, counts, start, end)
+            where = self.model.layout.prediction["predicted"]
+            chosen = {segment: held[where][::-1] for segment, held in groups.items()}
+            yield from self._pairs(version, "selection_rate", chosen, counts[where][::-1])
 
-    def _selection(self, version: str, counts: Int64s, start: int, end: int) -> Iterator[tuple[Key, Int64s]]:
-        where = self.model.layout.prediction["predicted"]
-        groups: dict[str, Int64s] = {}
+    def _groups(self, version: str, start: int, end: int) -> dict[str, Int64s]:
+        """What each segment of a version counted in a step."""
+        found = {}
         for segment in self._segments(version, self._tier, start, end):
             held = self._prediction_counts(version, segment, start, end)
             if held is not None:
-                groups[segment] = held[where][::-1]
-        yield from self._pairs(version, "selection_rate", groups, counts[where][::-1])
+                found[segment] = held
+        return found
 
     # labels, hour by hour
 
@@ -289,11 +321,32 @@ class Monitors:
 
     # state
 
+    def known(self) -> dict[str, str]:
+        """What detectors, references and seasons have learned."""
+        return {"season": json.dumps(self._seasons()), **self.watch.state()}
+
+    def forget_since(self, known: Mapping[str, str]) -> None:
+        """Go back to what was known before."""
+        self.watch.monitors.clear()
+        self.watch.references.clear()
+        self.watch.load(known)
+        self._load_seasons(json.loads(known["season"]))
+
+    def _seasons(self) -> dict[str, Any]:
+        parts = {segment: season.state() for segment, season in sorted(self.seasons.items())}
+        return {"all": self.season.state(), "segments": parts}
+
+    def _load_seasons(self, state: Mapping[str, Any]) -> None:
+        self.season.load(state["all"])
+        self.seasons = {segment: Season() for segment in state["segments"]}
+        for segment, held in state["segments"].items():
+            self.seasons[segment].load(held)
+
     def state(self) -> dict[str, str]:
         """Everything as JSON documents by name."""
         own = {
             "next_step_ms": self.next_step_ms,
-            "season": self.season.state(),
+            "season": self._seasons(),
             "versions": self.versions.state(),
             "judged": sorted([*hour, *value] for hour, value in self.judged.items()),
         }
@@ -303,7 +356,12 @@ class Monitors:
         """Go on from saved documents."""
         own = json.loads(documents["own"])
         self.next_step_ms = own["next_step_ms"]
-        self.season.load(own["season"])
+        self._load_seasons(own["season"])
         self.versions.load(own["versions"])
         self.judged = {(version, hour): (when, labels) for version, hour, when, labels in own["judged"]}
         self.watch.load(documents)
+
+
+def _is_part(segment: str) -> bool:
+    """Is this one group of one attribute, and not the rest beyond the cap?"""
+    return "," not in segment and segment.partition("=")[2] != OTHER

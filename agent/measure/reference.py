@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agent.events import Int64s
 from agent.measure.baseline import Baseline
-from agent.measure.bins import SCORE_MIDDLES, group_bins
+from agent.measure.bins import LATENCY_BINS, SCORE_MIDDLES, group_bins
 from agent.measure.layout import Layout
 
 LEARN_PREDICTIONS = 2000
@@ -61,13 +61,37 @@ class Reference:
     @cached_property
     def confident(self) -> NDArray[np.bool_]:
         """Score bins at least as confident as the reference's median prediction."""
+        confidence = self._confidence
+        return np.asarray(confidence >= _quantile(self.part("score"), confidence, 0.5))
+
+    @cached_property
+    def certain(self) -> NDArray[np.bool_]:
+        """Score bins more confident than all but the surest 5 % of the reference."""
+        confidence = self._confidence
+        bar = _quantile(self.part("score"), confidence, 0.95)
+        return np.asarray(confidence > min(bar, _SUREST))
+
+    @cached_property
+    def slow(self) -> NDArray[np.bool_]:
+        """Latency bins above the reference's 95th percentile."""
+        order = np.arange(LATENCY_BINS, dtype=np.float64)
+        return np.asarray(order > _quantile(self.part("latency"), order, 0.95))
+
+    @property
+    def _confidence(self) -> NDArray[np.float64]:
         middle = np.clip(SCORE_MIDDLES, 0, 1)
-        confidence = np.maximum(middle, 1 - middle) if self.layout.task == "binary" else middle
-        counts = self.part("score")
-        order = np.argsort(confidence, kind="stable")
-        reached = np.cumsum(counts[order]) * 2 >= counts.sum()
-        mask: NDArray[np.bool_] = confidence >= confidence[order][np.argmax(reached)]
-        return mask
+        return np.maximum(middle, 1 - middle) if self.layout.task == "binary" else middle
+
+
+_SUREST = 1 - 1e-6
+"""Beyond this a prediction is certain, whatever the reference did."""
+
+
+def _quantile(counts: Int64s, values: NDArray[np.float64], share: float) -> float:
+    """The smallest value at or below which so large a share of the counts lies."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(counts[order]) >= share * counts.sum()
+    return float(values[order][np.argmax(reached)])
 
 
 def regroup(counts: Int64s, groups: Int64s) -> Int64s:

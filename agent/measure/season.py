@@ -1,8 +1,8 @@
 """What volume a time of day and week should bring, from the model's own last eight days.
 
-The expectation of an hour is the smaller of what the hours around it brought a day and a week ago, so that a
-night or a weekend is no outage. In the first week there is no week ago: only a fifth of yesterday is asked
-for. On the first day nothing can be said.
+What is expected at least is the smaller of what the hours around brought a day and a week ago, at most the
+larger, so that a night or a weekend is no outage and a Monday no surge. In the first week there is no week
+ago: only a fifth of yesterday is asked for, and twice as much is usual. On the first day nothing can be said.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from agent.measure.pane import DAY_MS, HOUR_MS
 
 _KEPT = 8 * DAY_MS
-_FIRST_WEEK = 0.2
+_FIRST_WEEK = 0.2, 2.0
 
 
 class Season:
@@ -23,14 +23,30 @@ class Season:
         self._hours: dict[int, int] = {}
         self._since: int | None = None
 
-    def expected(self, start: int, end: int) -> float | None:
-        """Events that the step [start, end) should bring; None on the first day."""
+    def expected(self, start: int, end: int) -> tuple[float, float] | None:
+        """Events that the step [start, end) should bring at least and at most; None on the first day."""
         if self._since is None or start - self._since < DAY_MS + HOUR_MS:
             return None
         yesterday = self._level(start - DAY_MS, end - DAY_MS)
         if start - self._since < 7 * DAY_MS + HOUR_MS:
-            return _FIRST_WEEK * yesterday
-        return min(yesterday, self._level(start - 7 * DAY_MS, end - 7 * DAY_MS))
+            return _FIRST_WEEK[0] * yesterday, _FIRST_WEEK[1] * yesterday
+        last_week = self._level(start - 7 * DAY_MS, end - 7 * DAY_MS)
+        return min(yesterday, last_week), max(yesterday, last_week)
+
+    def share(self, whole: Season, start: int, end: int) -> float | None:
+        """Least share of the whole's events that this part had around the same time, a day or a week ago."""
+        if self._since is None or start - self._since < DAY_MS + HOUR_MS:
+            return None
+        shares = []
+        for ago in (DAY_MS, 7 * DAY_MS) if start - self._since >= 7 * DAY_MS + HOUR_MS else (DAY_MS,):
+            of = whole._level(start - ago, end - ago)
+            shares.append(self._level(start - ago, end - ago) / of if of else 0.0)
+        return min(shares)
+
+    @property
+    def silent(self) -> bool:
+        """Has there been nothing as far back as is remembered?"""
+        return not any(self._hours.values())
 
     def note(self, start: int, end: int, events: int) -> None:
         """Take in a closed step; a step of several hours spreads its events over them."""

@@ -16,24 +16,25 @@ from agent.measure.baseline import Baseline
 from agent.measure.catalogue import LOWER_IS_BETTER
 from agent.measure.layout import Layout
 from agent.measure.lifecycle import Lifecycle
-from agent.measure.reference import Reference, rate, regroup
+from agent.measure.reference import Reference, rate
+from agent.measure.shares import SURGES, confidence, output
 from detectors import (
     ConfidenceCollapse,
     ConstantPredictions,
+    DeadSegment,
     Detector,
     Evidence,
     GroupRatio,
     HistogramDrift,
-    MissingSurge,
     RateDrop,
     VolumeDrop,
+    VolumeSurge,
     log_threshold,
     split,
 )
+from detectors.silence.volume import VolumeDetector
 
 ALL_VERSIONS = ""
-SCORE, PREDICTION = "score", "prediction"
-"""Feature names of the drift monitors of the model's own output."""
 
 Make = Callable[[float], Detector]
 
@@ -120,7 +121,7 @@ class Watch:
         if found is None:
             found = self._start(at_ms, key, labelled)
         seen = found.detector
-        if expected is not None and isinstance(seen, VolumeDrop):
+        if expected is not None and isinstance(seen, VolumeDetector):
             seen.expect(expected)
         seen.update(counts)
         return Observation(at_ms, key, seen)
@@ -161,15 +162,23 @@ class Watch:
         if key.detector == VolumeDrop.name:
             drop = silence.tolerated_volume_drop
             return lambda log_c: VolumeDrop(None, tolerated_drop=drop, log_threshold=log_c)
+        if key.detector == VolumeSurge.name:
+            surge = silence.tolerated_volume_surge
+            return lambda log_c: VolumeSurge(None, tolerated_surge=surge, log_threshold=log_c)
+        if key.detector == DeadSegment.name:
+            return lambda log_c: DeadSegment(None, log_threshold=log_c)
         if key.detector == GroupRatio.name:
             return lambda log_c: GroupRatio(tolerance=config.fairness.tolerance, log_threshold=log_c)
         reference = self.reference(key.version)
-        if key.detector == MissingSurge.name:
-            absent, present = missing(self.layout, key.feature, reference.prediction)
-            share, rise = float(absent / max(1, absent + present)), silence.tolerated_missing_rise
-            n = int(absent + present)
-            return lambda log_c: MissingSurge(
-                share, tolerated_rise=rise, reference_samples=n, log_threshold=log_c
+        if key.detector in SURGES:
+            surge_of = SURGES[key.detector]
+            rise = getattr(silence, surge_of.tolerated)
+            hits, others = surge_of.counts(reference, key.feature, reference.prediction).tolist()
+            return lambda log_c: surge_of.detector(
+                hits / max(1, hits + others),
+                tolerated_rise=rise,
+                reference_samples=hits + others,
+                log_threshold=log_c,
             )
         if key.detector == HistogramDrift.name:
             base, epsilon = output(reference, key.feature, reference.prediction), config.drift.epsilon
@@ -215,28 +224,6 @@ class Watch:
             key = Key(*json.loads(rest))
             self.monitors[key] = Monitor(self._maker(key)(log_c), log_c, labelled)
             self.monitors[key].detector.load(state)
-
-
-def missing(layout: Layout, feature: str, counts: Int64s) -> Int64s:
-    """(missing or invalid, usable) values of a feature."""
-    bins = counts[layout.feature_slices[feature]]
-    return np.array([bins[-2:].sum(), bins[:-2].sum()], dtype=np.int64)
-
-
-def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
-    """The histogram in which drift of a feature, the score or the prediction is sought."""
-    if feature == SCORE:
-        return regroup(reference.part("score", counts), reference.score_groups)
-    if feature == PREDICTION:
-        return reference.part("predicted", counts)
-    return counts[reference.layout.feature_slices[feature]][:-2]  # missing and invalid have their own monitor
-
-
-def confidence(reference: Reference, counts: Int64s) -> Int64s:
-    """(at least, less) confident than the reference's median prediction."""
-    score = reference.part("score", counts)
-    sure = reference.confident
-    return np.array([score[sure].sum(), score[~sure].sum()], dtype=np.int64)
 
 
 def _parsed(documents: Mapping[str, str], wanted: str) -> Iterator[tuple[str, Any]]:

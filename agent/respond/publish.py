@@ -15,7 +15,7 @@ from agent.measure.model import Model
 from agent.measure.pane import LIFETIME, PREDICTIONS, PaneKey
 from agent.measure.redlines import RED_LINE
 from agent.measure.reference import Reference
-from agent.measure.watch import PREDICTION, SCORE, output
+from agent.measure.shares import PREDICTION, SCORE, output
 from agent.measure.window import Sums, window
 from agent.respond.roles import Roles, metric_of, ranked
 from agent.respond.view import (

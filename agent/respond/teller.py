@@ -34,6 +34,13 @@ _WORDS = {
     "confidence_collapse": ("confidence collapsed", "share confident"),
     "constant_predictions": ("predictions hardly vary", "largest share"),
     "volume_drop": ("predictions stopped coming", "of the expected"),
+    "volume_surge": ("far too many predictions come", "of the expected"),
+    "dead_segment": ("{segment} has fallen silent", "of the expected"),
+    "error_surge": ("the model answers with errors", "share of errors"),
+    "invalid_surge": ("{feature} has values of the wrong type", "share invalid"),
+    "unseen_surge": ("{feature} has new categories", "share unseen"),
+    "overconfidence": ("the model is sure of everything", "share certain"),
+    "slow_answers": ("answers take longer", "share slow"),
     "group_ratio": ("{metric} of {segment} is out of proportion", "ratio"),
 }
 """By detector: what happened, and what its number is."""

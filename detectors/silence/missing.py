@@ -2,19 +2,19 @@
 
 from typing import ClassVar
 
-from detectors.rate import RateDetector
+from detectors.rate import Surge
 
 
-class MissingSurge(RateDetector):
-    """Is a feature missing (or invalid) more often than in the reference, by more than is tolerated?
+class MissingSurge(Surge):
+    """Is a feature missing more often than in the reference, by more than is tolerated?
 
-    Counts are [missing, present] events. With edge = reference_rate + tolerated_rise, each bet theta > edge
-    gives
+    Counts are [missing, others] events. With edge = reference_rate + tolerated_rise, each bet
+    theta > edge gives
 
-        log S = missing log(theta / edge) + present log((1 - theta) / (1 - edge)),   M <- (M + 1) S
+        log S = missing log(theta / edge) + others log((1 - theta) / (1 - edge)),   M <- (M + 1) S
 
-    and the mean M over the bets (five fixed sizes of rise, two memories of the past) alarms when log M >=
-    log c. A fall never alarms.
+    and the mean M over the bets (five fixed sizes of rise, two memories of the past) alarms when
+    log M >= log c. A fall never alarms.
 
     Parameters: `reference_rate`, share missing in the reference, 0 to 1. `tolerated_rise`, absolute rise of
     the share that is nobody's concern (0.05: five points); more tolerates more. `reference_samples`, events
@@ -39,22 +39,4 @@ class MissingSurge(RateDetector):
     name: ClassVar[str] = "missing_surge"
     family: ClassVar[str] = "silence"
     severity: ClassVar[str] = "page"
-
-    def __init__(
-        self,
-        reference_rate: float,
-        *,
-        tolerated_rise: float = 0.05,
-        reference_samples: int | None = None,
-        log_threshold: float,
-        overdispersion: float = 1.0,
-    ) -> None:
-        """Judge against a reference rate."""
-        super().__init__(
-            reference=reference_rate,
-            limit=min(1.0, reference_rate + tolerated_rise),
-            rising=True,
-            reference_samples=reference_samples,
-            log_threshold=log_threshold,
-            overdispersion=overdispersion,
-        )
+    TOLERATED: ClassVar[float] = 0.05

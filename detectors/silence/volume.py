@@ -1,4 +1,4 @@
-"""A stream of events that dries up."""
+"""How many events a stream brings, against what it should: the loop that drops and surges share."""
 
 import math
 from typing import ClassVar
@@ -7,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.edetector import HORIZON, STIRRING, EDetector, Estimate
-from detectors.sequential import Floats, count_interval, negative_binomial_drop
+from detectors.sequential import Floats, count_interval, negative_binomial_band
 
-_DEPTHS = (0.02, 0.3, 0.6, 0.85)
-"""Rates bet on, as shares of the least tolerated one."""
-_SHALLOWEST = 0.93
 _MEMORIES = (0.5, 0.1)
 _UNREST = 2.0
 _DRIFT = 0.01
@@ -20,64 +17,39 @@ LEARN_STEPS, LEARN_EVENTS = 24, 100
 """What must be seen before a learned expectation is trusted."""
 
 
-class VolumeDrop(EDetector):
-    """Has the number of events per step fallen below the tolerated part of what is expected?
-
-    Counts are [events]. With mu expected, floor = 1 - tolerated_drop, and counts of variance m + m^2 / r,
-    each bet rho < floor gives the negative-binomial ratio
-
-        log S = y [log(rho / floor) + s] + r s,   s = log((r + floor mu) / (r + rho mu)),   M <- (M + 1) S
-
-    (Poisson, r infinite: y log(rho / floor) - mu (rho - floor)), with r = mu / (overdispersion - 1). The
-    mean M over the bets (four depths, two memories) alarms when log M >= log c. It is valid for every larger
-    mean and every larger r; a rise never alarms.
+class VolumeDetector(EDetector):
+    """Do events per step leave `edge` times the expected on one side? Counts are [events].
 
     Without `expected_per_step` it is learned: first steps (at least 24 and 100 events; warming up), then a
     slow moving average of the past that stands still while evidence rises and from an alarm until recovery.
     Overdispersion around the recent level, if not given, is learned likewise, so bursts cost power, not false
-    alarms. Long runs of correlated lows are not covered: replay history and raise the threshold by what it
-    shows. Nor are days and nights that differ by more than the tolerance: `expect` each step's own number.
-
-    Parameters: `expected_per_step`, events per step, or None to learn. `tolerated_drop`, share of them that
-    may be missing, 0 to 1; more tolerates more. `log_threshold`, log c in nats. `overdispersion`, variance
-    over mean, 1 or more, or None to learn. `samples` of the evidence are expected events.
-
-    Example:
-        >>> rng = np.random.default_rng(42)
-        >>> detector = VolumeDrop(None, log_threshold=math.log(1e6))
-        >>> for step in range(200):
-        ...     detector.update(np.array([rng.poisson(40 if step < 100 else 4)]))
-        ...     if detector.fired:
-        ...         break
-        >>> step, round(detector.evidence.reference), round(detector.evidence.value)
-        (101, 40, 2)
-
-    References: Shin, Ramdas and Rinaldo (2024), E-detectors; Robbins and Siegmund (1974) for the gamma
-    mixture.
+    alarms. Long runs of correlated lows or highs are not covered: replay history and raise the threshold by
+    what it shows. Nor are days and nights that differ by more than the tolerance: `expect` each step's own.
     """
 
-    name: ClassVar[str] = "volume_drop"
-    family: ClassVar[str] = "silence"
-    severity: ClassVar[str] = "page"
     _remembered = (
         *EDetector._remembered, "_expected", "_phi", "_learning", "_learns_level", "_sum", "_squares",
         "_levels", "_frozen",
     )  # fmt: skip
+    DEPTHS: ClassVar[tuple[float, ...]]
+    """Rates bet on, as multiples of the edge; the last is the nearest that the recent past may suggest."""
 
     def __init__(
         self,
         expected_per_step: float | None,
         *,
-        tolerated_drop: float = 0.5,
+        edge: float,
         log_threshold: float,
         overdispersion: float | None = None,
     ) -> None:
         """Judge against a given or learned expectation."""
-        if not 0.0 < tolerated_drop < 1.0:
-            raise ValueError(f"tolerated_drop must lie between 0 and 1, not {tolerated_drop}")
         if expected_per_step is not None and not expected_per_step > 0.0:
             raise ValueError(f"expected_per_step must be positive, not {expected_per_step}")
-        self._floor = 1.0 - tolerated_drop
+        self._edge = edge
+        *depths, nearest = self.DEPTHS
+        self._rates = [edge * depth for depth in depths]
+        self._nearest = edge * nearest
+        self._farthest = self._rates[0]
         self._learns_level = expected_per_step is None
         self._learns_phi = overdispersion is None
         self._expected = expected_per_step or 0.0
@@ -87,7 +59,7 @@ class VolumeDrop(EDetector):
         self._squares = 0.0
         self._levels = [1.0] * len(_MEMORIES)  # recent events over expected
         self._frozen = False
-        bets = len(_DEPTHS) + len(_MEMORIES)
+        bets = len(self._rates) + len(_MEMORIES)
         super().__init__(weights=[1.0 / bets] * bets, width=2, log_threshold=log_threshold)
 
     @property
@@ -117,10 +89,10 @@ class VolumeDrop(EDetector):
 
     def _bets(self, sample: Floats) -> list[float]:
         events, expected = sample.tolist()
-        size, deepest = self._size_parameter(), _SHALLOWEST * self._floor
-        rates = [self._floor * depth for depth in _DEPTHS]
-        rates += [min(deepest, max(rates[0], level)) for level in self._levels]
-        return [negative_binomial_drop(events, expected, rho, self._floor, size) for rho in rates]
+        near, far = sorted((self._nearest, self._farthest))
+        rates = [*self._rates, *(min(far, max(near, level)) for level in self._levels)]
+        size = self._size_parameter()
+        return [negative_binomial_band(events, expected, rho, self._edge, size) for rho in rates]
 
     def _learn(self, sample: Floats) -> None:
         events, expected = sample.tolist()
@@ -160,13 +132,17 @@ class VolumeDrop(EDetector):
         return None if self._learning else self._expected
 
     def _tolerance(self) -> tuple[float | None, float | None]:
-        return (None if self._learning else self._floor * self._expected), None
+        bound = None if self._learning else self._edge * self._expected
+        return (bound, None) if self._edge < 1.0 else (None, bound)
 
     def _smallest_change(self, nats: float) -> float | None:
         # KL between Poisson means is nearly 2 (difference of roots)^2 per expected event.
-        # A learned dispersion rises with the first steps of a drop; the floor's own is nearer to Poisson.
+        # A learned dispersion rises with the first steps of a change; the edge's own is nearer to Poisson.
         dispersion = self._phi * (_UNREST if self._learns_phi else 1.0)
-        phi = 1.0 + self._floor * (dispersion - 1.0)
-        root = math.sqrt(self._floor) - nats / math.sqrt(2.0 * HORIZON * self._expected / phi)
-        root = min(root, math.sqrt(_SHALLOWEST * self._floor))
+        phi = 1.0 + self._edge * (dispersion - 1.0)
+        reach = nats / math.sqrt(2.0 * HORIZON * self._expected / phi)
+        if self._edge > 1.0:
+            root = max(math.sqrt(self._edge) + reach, math.sqrt(self._nearest))
+            return (root * root - 1.0) * self._expected
+        root = min(math.sqrt(self._edge) - reach, math.sqrt(self._nearest))
         return (1.0 - root * root) * self._expected if root > 0.0 else None

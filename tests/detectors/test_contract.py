@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,27 @@ CASES = {
         lambda rng: rng.poisson(40, 1),
         lambda rng: rng.poisson(5, 1),
     ),
+    "volume_surge": Case(
+        lambda: REGISTRY["volume_surge"](None, log_threshold=LOG_C),
+        np.array([40]),
+        lambda rng: rng.poisson(40, 1),
+        lambda rng: rng.poisson(200, 1),
+    ),
+    "dead_segment": Case(
+        lambda: REGISTRY["dead_segment"](None, log_threshold=LOG_C),
+        np.array([40]),
+        lambda rng: rng.poisson(40, 1),
+        lambda rng: np.zeros(1, dtype=np.int64),
+    ),
+    **{
+        name: Case(
+            partial(REGISTRY[name], 0.05, log_threshold=LOG_C),
+            np.array([10, 190]),
+            rate(200, 0.05),
+            rate(200, 0.6),
+        )
+        for name in ("error_surge", "invalid_surge", "unseen_surge", "overconfidence", "slow_answers")
+    },
     "missing_surge": Case(
         lambda: REGISTRY["missing_surge"](0.1, log_threshold=LOG_C),
         np.array([20, 180]),

@@ -12,12 +12,15 @@ from detectors import (
     CalibrationBreak,
     ConfidenceCollapse,
     ConstantPredictions,
+    DeadSegment,
+    ErrorSurge,
     EstimatedDrop,
     GroupRatio,
     HistogramDrift,
     MissingSurge,
     RateDrop,
     VolumeDrop,
+    VolumeSurge,
     sequential,
 )
 from detectors.performance.calibration import FIXED
@@ -86,6 +89,19 @@ ON_THE_EDGE: dict[str, tuple[Callable[[], Any], Draw]] = {
         lambda: VolumeDrop(20, overdispersion=1.0, log_threshold=LOW_C),
         lambda rng: rng.poisson(10, 1),
     ),
+    "surge": (
+        lambda: VolumeSurge(20, overdispersion=1.0, log_threshold=LOW_C),
+        lambda rng: rng.poisson(40, 1),
+    ),
+    "surge bursts": (
+        lambda: VolumeSurge(20, overdispersion=5.0, log_threshold=LOW_C),
+        lambda rng: rng.poisson(rng.gamma(5.0, 40.0 / 5.0), 1),
+    ),
+    "dead segment": (
+        lambda: DeadSegment(20, overdispersion=1.0, log_threshold=LOW_C),
+        lambda rng: rng.poisson(4, 1),
+    ),
+    "errors": (lambda: ErrorSurge(0.01, log_threshold=LOW_C), binomial(50, 0.03)),
     "volume bursts": (
         lambda: VolumeDrop(20, overdispersion=5.0, log_threshold=LOW_C),
         lambda rng: rng.poisson(rng.gamma(5.0, 10.0 / 5.0), 1),
@@ -162,6 +178,24 @@ BEYOND: dict[str, tuple[Callable[[], Any], Draw, Draw, int]] = {
         lambda rng: rng.poisson(100, 1),
         lambda rng: np.zeros(1, dtype=np.int64),
         1,
+    ),
+    "surge, fourfold": (
+        lambda: VolumeSurge(None, log_threshold=HIGH_C),
+        lambda rng: rng.poisson(100, 1),
+        lambda rng: rng.poisson(400, 1),
+        3,
+    ),
+    "segment, dead": (
+        lambda: DeadSegment(None, log_threshold=HIGH_C),
+        lambda rng: rng.poisson(60, 1),
+        lambda rng: np.zeros(1, dtype=np.int64),
+        5,
+    ),
+    "errors": (
+        lambda: ErrorSurge(0.001, log_threshold=HIGH_C),
+        binomial(300, 0.001),
+        binomial(300, 0.1),
+        4,
     ),
     "volume, a fifth": (
         lambda: VolumeDrop(None, log_threshold=HIGH_C),

@@ -89,7 +89,7 @@ def test_rate_e_value_has_mean_at_most_one_in_the_band(theta: float) -> None:
 def test_negative_binomial_e_value_covers_larger_means_and_steadier_counts(rho: float) -> None:
     """The mean is 1 on the boundary, and less for larger means, larger sizes and the Poisson limit."""
     k = np.arange(2000)
-    log_s = [sequential.negative_binomial_drop(y, 30.0, rho, 0.5, 4.0) for y in k.tolist()]
+    log_s = [sequential.negative_binomial_band(y, 30.0, rho, 0.5, 4.0) for y in k.tolist()]
 
     def mean(level: float, size: float) -> float:
         return float(stats.nbinom.pmf(k, size, size / (size + 30.0 * level)) @ np.exp(log_s))

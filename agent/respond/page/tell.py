@@ -10,9 +10,10 @@ from agent.measure.redlines import PAIR, RED_LINE
 from agent.respond.page.html import name
 from agent.respond.page.numbers import Unit, between, number, unit_of
 from agent.respond.view import MonitorKey, MonitorView
-from detectors import Evidence, Verdict
+from detectors import REGISTRY, Evidence, Verdict
 from detectors.edetector import ALPHA
 from detectors.fairness.ratio import MIN_GROUP
+from detectors.rate import RateDetector
 
 RATE_EVENTS = 30
 """Events that a detector of one rate must have seen before it has a verdict."""
@@ -38,7 +39,25 @@ _WORDS = {
     "constant_predictions": _Words(
         "Predictions hardly vary", "share of the most frequent prediction", "share"
     ),
-    "volume_drop": _Words("Predictions have stopped coming", "predictions against the expected", "share"),
+    "volume_drop": _Words("Predictions have stopped coming", "predictions per step", "plain"),
+    "volume_surge": _Words("Far too many predictions come", "predictions per step", "plain"),
+    "dead_segment": _Words("{segment} has fallen silent", "predictions of {segment} per step", "plain"),
+    "error_surge": _Words("The model answers with errors", "share of errors", "share"),
+    "invalid_surge": _Words("{feature} has values of the wrong type", "share invalid", "share"),
+    "unseen_surge": _Words("{feature} has new categories", "share of unseen categories", "share"),
+    "overconfidence": _Words("The model is sure of everything", "share of nearly sure predictions", "share"),
+    "slow_answers": _Words("Answers take longer", "share of slow answers", "share"),
+}
+_SURGES = {
+    "error_surge": "{value} of the requests are answered with an error; on the baseline {was}.",
+    "missing_surge": "{feature} is missing from {value} of the requests; on the baseline from {was}.",
+    "invalid_surge": "{value} of the values of {feature} are of the wrong type; on the baseline {was}.",
+    "unseen_surge": "{value} of the values of {feature} are categories that the baseline has not.",
+    "overconfidence": "{value} of the predictions are as sure as only {was} used to be.",
+    "slow_answers": "{value} of the answers take as long as only {was} used to.",
+    "volume_surge": "{value} predictions arrive in a step; {was} were expected.",
+    "volume_drop": "{value} predictions arrive in a step; {was} were expected.",
+    "dead_segment": "{value} predictions of {segment} arrive in a step; {was} were expected.",
 }
 _OTHERS = {
     RED_LINE: "{metric}{of} is beyond its red line",
@@ -118,7 +137,9 @@ def unit(key: MonitorKey) -> Unit:
 def meaning(key: MonitorKey, evidence: Evidence) -> str:
     """One sentence that a product manager can repeat."""
     value, was = number(evidence.value, unit(key)), number(evidence.reference, unit(key))
-    names = {**_names(key), "value": value.replace("×", "times")}
+    names = {**_names(key), "value": value.replace("×", "times"), "was": was}
+    if key.detector in _SURGES:
+        return _SURGES[key.detector].format(**names)
     match key.detector:
         case "group_ratio":
             return _RATIOS.get(key.metric, "{metric} of {segment} is {value} that of the others.").format(
@@ -126,14 +147,10 @@ def meaning(key: MonitorKey, evidence: Evidence) -> str:
             )
         case "rate_drop":
             return f"{sentence(plain(key.metric))} is {value}; on the baseline it was {was}."
-        case "missing_surge":
-            return f"{name(key.feature)} is missing from {value} of the requests; on the baseline from {was}."
         case "confidence_collapse":
             return f"{value} of the predictions are as sure as half of them ({was}) used to be."
         case "constant_predictions":
             return f"{value} of all predictions are nearly the same; on the baseline {was}."
-        case "volume_drop":
-            return f"{value} of the expected predictions arrive."
         case "histogram_drift":
             return f"The distribution of {_names(key)['feature']} has changed. That alone is no harm yet."
     if key.detector in _OTHERS:
@@ -183,9 +200,9 @@ def lacking(monitor: MonitorView, group_events: int | None = None) -> str:
         if group_events is not None and group_events < MIN_GROUP:
             return f"not enough evidence: {group_events} of {MIN_GROUP} in the group"
         return f"not enough evidence: each group needs {MIN_GROUP} events"
-    if detector in ("rate_drop", "missing_surge", "confidence_collapse", "constant_predictions"):
+    if issubclass(REGISTRY.get(detector, object), RateDetector):
         return f"not enough evidence: {min(evidence.samples, RATE_EVENTS)} of {RATE_EVENTS} events"
-    if detector == "volume_drop":
+    if detector in ("volume_drop", "volume_surge", "dead_segment"):
         return "not enough evidence: what is usual is still being learned"
     return f"not enough evidence: {evidence.samples:,} events"
 
