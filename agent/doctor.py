@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError
+from kafka.errors import AuthorizationError, KafkaError
 
 from agent.config import Config, WebhookConfig
 from agent.errors import ConfigError
 from agent.ingest.client import client_options, connection_errors
+from agent.ingest.refusal import why_not
 from agent.respond import webhook
 
 LITTLE_DISK = 1 << 30
@@ -153,9 +154,8 @@ def _broker(config: Config, now_s: float) -> Iterator[Finding]:
         try:
             admin = KafkaAdminClient(**options, bootstrap_timeout_ms=TIMEOUT_MS)
         except (KafkaError, OSError) as error:
-            cause = next((c for c in reversed(causes) if not isinstance(c, KafkaTimeoutError)), error)
-            remedy = "check kafka.bootstrap_servers, security_protocol, user and password; is the broker up?"
-            yield Finding(Level.FAIL, "broker", f"{where} cannot be reached: {type(cause).__name__}", remedy)
+            what, _, remedy = str(why_not(config.kafka, error, causes)).partition(". ")
+            yield Finding(Level.FAIL, "broker", what, remedy)
             return
     with closing(admin):
         yield _ok("broker", f"{where} answers")

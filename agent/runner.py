@@ -22,9 +22,9 @@ from agent.config import Config
 from agent.errors import StartError
 from agent.events import NO_TIME, Kind, Partition
 from agent.failpoint import failpoint
-from agent.ingest.consumer import BrokerUnreachable
 from agent.ingest.kafka import KafkaSource
 from agent.ingest.prefetch import Prefetch
+from agent.ingest.refusal import BrokerUnreachable
 from agent.ingest.source import Source
 from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline

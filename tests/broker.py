@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from tests import certificates
 from tests.kafka_node import Broker, KafkaNode
+from tests.secure_node import SecureNode
 
-__all__ = ["Broker", "KafkaNode", "NoBroker", "any_broker", "kafka_node"]
+__all__ = ["Broker", "KafkaNode", "NoBroker", "SecureNode", "any_broker", "kafka_node", "secure_node"]
 
 ROOT = Path(__file__).parent.parent
 POM = Path(__file__).parent / "broker" / "pom.xml"
@@ -33,6 +35,19 @@ class NoBroker(Exception):
 def kafka_node(directory: Path, overrides: Mapping[str, str] | None = None) -> Iterator[KafkaNode]:
     """A broker of one's own, from the jars: the only kind that a test may kill; or NoBroker."""
     node = KafkaNode(_java(), _jars(), directory, overrides)
+    try:
+        node.create()
+        yield node
+    finally:
+        node.stop(grace=5)
+
+
+@contextmanager
+def secure_node(directory: Path) -> Iterator[SecureNode]:
+    """A broker of one's own with TLS, SCRAM and ACLs, from the jars; or NoBroker."""
+    if not certificates.PRESENT:
+        raise NoBroker("no openssl on PATH to make certificates with")
+    node = SecureNode(_java(), _jars(), directory)
     try:
         node.create()
         yield node

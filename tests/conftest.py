@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import pytest
 
-from tests.broker import Broker, KafkaNode, NoBroker, any_broker, kafka_node
+from tests.broker import Broker, KafkaNode, NoBroker, SecureNode, any_broker, kafka_node, secure_node
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-BROKER_FIXTURES = {"broker", "own_broker"}
+BROKER_FIXTURES = {"broker", "own_broker", "secure_broker"}
 
 passed = pytest.StashKey[int]()  # tests that a real broker took part in
 missing = pytest.StashKey[str]()  # why there is no broker
@@ -30,6 +30,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 def own_broker(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[KafkaNode]:
     """A Kafka of the test's own, to kill, pause and restart."""
     with _or_skip(kafka_node(tmp_path / "kafka"), pytestconfig) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def secure_broker(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[SecureNode]:
+    """A Kafka with TLS, SCRAM and ACLs, shared: take your own users, topics, groups; do not stop it."""
+    with _or_skip(secure_node(tmp_path_factory.mktemp("secure") / "kafka"), pytestconfig) as running:
         yield running
 
 

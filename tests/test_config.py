@@ -140,7 +140,8 @@ def test_anchors_share_settings(tmp_path: Path) -> None:
 def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     """A config works from any working folder; absolute paths and defaults stay what they are."""
     (tmp_path / "base.json").write_text("{}")
-    text = "models: {a: {baseline: base.json}}\ndead_letters: {path: /d.jsonl}\nkafka: {ssl_cafile: ca.pem}\n"
+    text = "models: {a: {baseline: base.json}}\ndead_letters: {path: /d.jsonl}\n"
+    text += "kafka: {security_protocol: SSL, ssl_cafile: ca.pem}\n"
     config = load(write(tmp_path, text), {})
     assert config.models["a"].baseline == tmp_path / "base.json"
     assert config.kafka.ssl_cafile == tmp_path / "ca.pem"

@@ -39,7 +39,7 @@ def test_whatever_is_not_well_has_a_remedy(tmp_path: Path) -> None:
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith(("warn", "fail")):
             assert following.startswith("      → "), line
-    assert any(line.startswith("fail  broker: localhost:1 cannot be reached") for line in lines)
+    assert any(line.startswith("fail  broker: Kafka at localhost:1 cannot be reached") for line in lines)
     assert any(line.startswith("fail  webhook hook: a secret") for line in lines)
 
 

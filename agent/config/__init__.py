@@ -132,8 +132,13 @@ class KafkaConfig(Section):
     sasl_password_file: Path | None = None
     """A file that holds the password; or set PLUMBLINE_KAFKA_PASSWORD."""
     ssl_cafile: Path | None = None
+    """PEM of the authorities to trust instead of the system's."""
     ssl_certfile: Path | None = None
+    """PEM of our own certificate, where the broker asks for one (mTLS); read anew for each connection."""
     ssl_keyfile: Path | None = None
+    """PEM of its key, unless ssl_certfile holds both."""
+    ssl_key_password_file: Path | None = None
+    """A file that holds the key's password; or set PLUMBLINE_KAFKA_KEY_PASSWORD."""
 
 
 class SourceConfig(Section):

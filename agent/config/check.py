@@ -21,6 +21,7 @@ _PATHS: tuple[Loc, ...] = (
     ("kafka", "ssl_cafile"),
     ("kafka", "ssl_certfile"),
     ("kafka", "ssl_keyfile"),
+    ("kafka", "ssl_key_password_file"),
     ("state", "dir"),
     ("http", "reload_token_file"),
     ("dead_letters", "path"),

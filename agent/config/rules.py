@@ -34,15 +34,29 @@ def _kafka(kafka: KafkaConfig) -> Iterator[Problem]:
         yield Problem(
             ("kafka", "security_protocol"), "a SASL mechanism beside it", remedy, kafka.security_protocol
         )
-    if kafka.sasl_mechanism is not None and not sasl:
-        remedy = "set kafka.security_protocol: SASL_SSL (or SASL_PLAINTEXT), or remove the mechanism"
-        yield Problem(
-            ("kafka", "sasl_mechanism"), "a security_protocol with SASL", remedy, kafka.sasl_mechanism
-        )
+    given = {key for key in KafkaConfig.model_fields if getattr(kafka, key) is not None}
+    if not sasl and (
+        first := min(given & {"sasl_mechanism", "sasl_username", "sasl_password_file"}, default="")
+    ):
+        remedy = "set kafka.security_protocol: SASL_SSL (or SASL_PLAINTEXT), or remove it"
+        yield Problem(("kafka", first), "a security_protocol with SASL", remedy, str(getattr(kafka, first)))
     if kafka.sasl_mechanism is not None and not kafka.sasl_username:
         yield Problem(
             ("kafka", "sasl_username"), "the user of the SASL mechanism", "add kafka.sasl_username: name"
         )
+    yield from _tls(kafka, sorted(key for key in given if key.startswith("ssl_")))
+
+
+def _tls(kafka: KafkaConfig, given: list[str]) -> Iterator[Problem]:
+    """Whoever names a certificate wants TLS: nothing may go out in the clear beside it."""
+    if given and not kafka.security_protocol.endswith("SSL"):
+        remedy = "set kafka.security_protocol: SSL (or SASL_SSL), or remove the ssl_ keys"
+        yield Problem(
+            ("kafka", given[0]), "a security_protocol with TLS", remedy, str(getattr(kafka, given[0]))
+        )
+    elif kafka.ssl_certfile is None and (alone := [key for key in given if key != "ssl_cafile"]):
+        remedy = "add kafka.ssl_certfile: FILE, or remove it"
+        yield Problem(("kafka", alone[0]), "the certificate that it belongs to", remedy)
 
 
 def _topics(config: Config) -> Iterator[Problem]:

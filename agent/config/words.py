@@ -52,7 +52,9 @@ def _unknown_key(loc: Loc, document: Document, schema: Schema) -> Problem:
     known = list(_resolved(_node(schema, loc[:-1]), schema).get("properties", {}))
     if _secret(key):
         expected = "no secret in this file"
-        if loc[0] == "kafka":
+        if loc[0] == "kafka" and re.search("ssl|tls|key", key, re.IGNORECASE):
+            remedy = "name a file in kafka.ssl_key_password_file, or set PLUMBLINE_KAFKA_KEY_PASSWORD"
+        elif loc[0] == "kafka":
             remedy = "name a file that holds it in kafka.sasl_password_file, or set PLUMBLINE_KAFKA_PASSWORD"
         elif loc[0] == "webhooks":
             remedy = "name files that hold it: secret_files for signing, header_files for Authorization"

@@ -4,7 +4,9 @@ source     what Kafka, files and the demo have in common
 kafka      a consumer group's partitions
 records    record batches to columns, past the client's object for each record
 client     connection options and secrets
-consumer   a connected member of the group, or the words for why not
+tls        certificates to the broker
+refusal    why the broker is not reached, in words
+consumer   a connected member of the group
 placement  where an assigned partition begins
 progress   whether reading goes on
 poison     the way past a batch that cannot be decoded

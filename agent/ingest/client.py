@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.config import KafkaConfig
 from agent.errors import ConfigError
+from agent.ingest import tls
 
 PASSWORD_VARIABLE = "PLUMBLINE_KAFKA_PASSWORD"
 
@@ -38,8 +39,8 @@ def client_options(config: KafkaConfig) -> dict[str, Any]:
         path = getattr(config, name)
         if path is not None and not path.is_file():
             raise ConfigError(f"kafka.{name}: {path} is not a file. Mount it, or correct the path.")
-        if path is not None:
-            options[name] = str(path)
+    if config.security_protocol.endswith("SSL"):
+        options["ssl_context"] = tls.context(config)
     return options
 
 
@@ -51,13 +52,7 @@ def _password(config: KafkaConfig) -> str:
                 f"Set kafka.sasl_password_file, or {PASSWORD_VARIABLE} in the environment."
             )
         return password
-    try:
-        return config.sasl_password_file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(
-            f"kafka.sasl_password_file: {config.sasl_password_file}: {error.strerror}. "
-            f"Mount the file, or set {PASSWORD_VARIABLE}."
-        ) from error
+    return tls.secret_in(config.sasl_password_file, "kafka.sasl_password_file", PASSWORD_VARIABLE)
 
 
 def _silence() -> None:

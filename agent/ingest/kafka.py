@@ -32,11 +32,12 @@ from kafka.structs import OffsetAndMetadata
 from agent.config import KafkaConfig
 from agent.errors import StartError
 from agent.events import NO_TIME, Headers, Int64s, Partition, RawBatch, Reason, Rejected
-from agent.ingest.consumer import consumer_options, name_of, open_consumer, say, start_error
+from agent.ingest.consumer import consumer_options, name_of, open_consumer
 from agent.ingest.placement import REQUEST_MS, Listener, Notes, Placement
 from agent.ingest.poison import Poisoned
 from agent.ingest.progress import Progress, ends_of
 from agent.ingest.records import Chunk
+from agent.ingest.refusal import say, why_not
 
 MAX_BACKOFF_S = 30.0
 _UNDECODABLE = (CorruptRecordError, UnsupportedCodecError)
@@ -80,7 +81,7 @@ class KafkaSource:
             self._join()
         except KafkaError as error:
             self.close()
-            raise start_error(self._config, error) from error
+            raise why_not(self._config, error) from error
         except StartError:
             self.close()
             raise

@@ -16,7 +16,8 @@ from kafka import ConsumerRebalanceListener, TopicPartition
 from agent.config import KafkaConfig
 from agent.errors import StartError
 from agent.events import Partition
-from agent.ingest.consumer import name_of, where
+from agent.ingest.consumer import name_of
+from agent.ingest.refusal import where
 
 REQUEST_MS = 5_000
 

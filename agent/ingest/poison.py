@@ -17,7 +17,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError, RetriableError
 
 from agent.events import Partition
-from agent.ingest.consumer import name_of, say
+from agent.ingest.consumer import name_of
+from agent.ingest.refusal import say
 
 PROBES = 300
 """Offsets tried at a time; each costs one fetch of the batch."""

@@ -12,8 +12,8 @@ from agent.config import KafkaConfig
 from agent.errors import ConfigError, StartError
 from agent.events import Partition, RawBatch, Reason
 from agent.ingest.client import client_options
-from agent.ingest.consumer import BrokerUnreachable
 from agent.ingest.kafka import KafkaSource
+from agent.ingest.refusal import BrokerUnreachable
 from tests.kafka_node import Broker, KafkaNode
 
 
