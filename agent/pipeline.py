@@ -29,7 +29,7 @@ from agent.respond.publish import model_view
 from agent.respond.request import CloudEvent
 from agent.respond.view import CounterKey, View
 from agent.state import State
-from agent.store import Store
+from agent.store import Changes, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,15 @@ class Pipeline:
         self.positions = self.state.positions
         self.counters = self.state.counters
         self._outbox: list[tuple[str, Outgoing]] = []
+        self.unsent_bytes = 0
+        """Payload of the dead letters that wait for the next commit."""
+        self._unwritten: Changes | None = None
+        """What the last commit could not write."""
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether the last commit failed: the next one writes just that, so nothing may be applied before."""
+        return self._unwritten is not None
 
     @property
     def commits(self) -> int:
@@ -110,7 +119,9 @@ class Pipeline:
         """Dead-letter records that could not be used."""
         topic = self.config.dead_letters.topic or "dead-letters"
         for one in rejected:
-            self._outbox.append((topic, dead_letter_message(one, self.config.dead_letters.payload)))
+            message = dead_letter_message(one, self.config.dead_letters.payload)
+            self._outbox.append((topic, message))
+            self.unsent_bytes += len(message.key) + len(message.value or b"")
             self._count("records", 1, outcome="dead_lettered", topic=one.partition.topic)
             self._count("dead_letters", 1, reason=one.reason.value, topic=one.partition.topic)
 
@@ -187,8 +198,18 @@ class Pipeline:
     def commit(
         self, committed_at_s: float, acknowledged: Sequence[int] = (), delivered: Report | None = None
     ) -> View:
-        """Make everything durable in one transaction; returns what may now be shown."""
-        report = delivered or Report()
+        """Make everything durable in one transaction; returns what may now be shown.
+
+        StateBusyError if the disk does not take it. The next call repeats the same transaction.
+        """
+        if self._unwritten is None:
+            self._unwritten = self._changes(acknowledged, delivered or Report())
+        self.store.commit(self._unwritten)
+        self._unwritten = None
+        self.state.commits += 1
+        return self.view(committed_at_s)
+
+    def _changes(self, acknowledged: Sequence[int], report: Report) -> Changes:
         for (hook, outcome), n in report.attempts.items():
             self.state.delivered[_counter("webhook_attempts", webhook=hook, outcome=outcome)] += n
         for (hook, reason), n in report.given_up.items():
@@ -197,10 +218,9 @@ class Pipeline:
         changes.outbox = [(topic, m.key, m.headers, m.value) for topic, m in self._outbox]
         changes.acknowledged = [*acknowledged, *report.done]
         changes.tried = report.tried
-        self.store.commit(changes)
         self._outbox.clear()
-        self.state.commits += 1
-        return self.view(committed_at_s)
+        self.unsent_bytes = 0
+        return changes
 
     def view(self, committed_at_s: float) -> View:
         """What is shown of the state as it stands."""

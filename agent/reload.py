@@ -19,6 +19,7 @@ FIXED = (
     "kafka",
     "sources",
     "state.dir",
+    "state.max_megabytes",
     "http",
     "dead_letters.topic",
     "dead_letters.path",

@@ -13,13 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
 
 from agent.config import Config
-from agent.errors import StartError
+from agent.errors import StartError, StateBusyError
 from agent.events import NO_TIME, Kind, Partition
 from agent.failpoint import failpoint
 from agent.ingest.kafka import KafkaSource
@@ -30,7 +31,7 @@ from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
 from agent.reload import Reload
 from agent.respond import manual
-from agent.respond.delivery import Deliveries
+from agent.respond.delivery import Deliveries, Report
 from agent.respond.expose import Runtime
 from agent.respond.gate import Gate
 from agent.respond.kafka_sink import KafkaSink
@@ -45,6 +46,11 @@ POLL_S = 0.2
 RETRY_S = 5.0
 SWITCH_S = 0.0005
 OUTBOX_BATCH = 1000
+OUTBOX_MOST = 20_000
+"""With so many messages that nobody takes, or so much payload between two commits, reading rests."""
+OUTBOX_BYTES = 64 << 20
+SEND_S = 2.0
+"""How long a commit goes on sending while everything is taken."""
 SETTLE_S = 2.0
 """What webhooks get at the end; what they do not take in it waits for the next start."""
 
@@ -63,7 +69,7 @@ def run(
 
     Dead letters and requests go to `sink`, or else to files.
     """
-    store = Store(config.state.dir)
+    store = Store(config.state.dir, config.state.max_megabytes << 20)
     try:
         agent = Agent(config, source, store, on_commit, sink, reload)
         try:
@@ -117,6 +123,8 @@ class Agent:
         self._reload = reload
         self._config_since_s = time.time()
         self._acknowledged: list[int] = []
+        self._asked: list[manual.Asked] = []
+        self._pending = 0
         self._dirty = False
 
     def serve(self) -> None:
@@ -136,16 +144,23 @@ class Agent:
         due = self._next_commit()
         while not stop.is_set() and not self.source.finished:
             self._beat()
-            self._read(POLL_S)
+            if self._full():
+                stop.wait(POLL_S)
+            else:
+                self._read(POLL_S)
             self._reload_if_asked()
             if time.monotonic() >= due:
                 self._commit()
                 due = self._next_commit()
+        while not self._commit() and not stop.wait(RETRY_S):
+            self._beat()
+        if self.pipeline.unwritten:
+            return  # it is read again by the next start
         if self.source.finished:
             self._finish()
-        self._commit()
-        self.deliveries.settle(SETTLE_S)
-        self._commit()  # what the first one sent is acknowledged by the second
+        if self._commit():
+            self.deliveries.settle(SETTLE_S)
+            self._commit()  # what the first one sent is acknowledged by the second
 
     def linger(self, stop: threading.Event) -> None:
         """Nothing more to read: keep serving, and sending what was not taken."""
@@ -183,6 +198,11 @@ class Agent:
             return True
         return False
 
+    def _full(self) -> bool:
+        """Whether what is read now could not be kept, or could not be sent on for long."""
+        waiting = self._pending >= OUTBOX_MOST or self.pipeline.unsent_bytes >= OUTBOX_BYTES
+        return waiting or self.pipeline.unwritten
+
     def _read(self, timeout_s: float) -> None:
         batches = self.source.poll(timeout_s, time.monotonic())
         for batch in batches:
@@ -197,34 +217,58 @@ class Agent:
             self.pipeline.assign(self.source.partitions())
             self.pipeline.advance()
 
-    def _commit(self) -> None:
-        now = time.monotonic()
-        controls = self.idle.controls(self.pipeline, self.source.caught_up(), now)  # 1
+    def _commit(self) -> bool:
+        """Whether the state could be written. Until it can, nothing new is read, shown, sent or told."""
+        try:
+            if self.pipeline.unwritten:
+                self._write()
+                _log.info("state_written_again")
+            else:
+                self._gather()  # 1
+                delivered = self.deliveries.take()
+                if self._dirty or self._acknowledged or delivered:
+                    self._write(delivered)  # 2
+            self._publish()  # 3
+            self._send()  # 4
+        except StateBusyError as error:
+            _log.error("state_not_written", error=str(error))
+            self._publish()
+            return False
+        failpoint("before_group_commit")
+        self.source.commit(self.pipeline.positions)  # 5
+        return True
+
+    def _gather(self) -> None:
+        """What clocks and operators decided since the last commit."""
+        controls = self.idle.controls(self.pipeline, self.source.caught_up(), time.monotonic())
         if controls:
             self.pipeline.control(controls)
             self.pipeline.advance()
-        asked = list(manual.waiting(self.config.state.dir))
-        for one in asked:
+        self._asked = list(manual.waiting(self.config.state.dir))
+        for one in self._asked:
             reason = self.pipeline.ask(one.model, one.token, force=one.force)
             _log.info("retraining_asked_by_hand", model_name=one.model, reason=reason)
-        self._dirty = self._dirty or bool(asked)
-        delivered = self.deliveries.take()
-        if self._dirty or controls or self._acknowledged or delivered:
-            self._view = self.pipeline.commit(time.time(), self._acknowledged, delivered)  # 2
-            failpoint("after_commit")
-            self._acknowledged, self._dirty = [], False
-            for one in asked:
-                one.path.unlink(missing_ok=True)
-            if self.on_commit:
-                self.on_commit(self._view)
-        self._publish()  # 3
-        messages = self.store.outbox(OUTBOX_BATCH)
-        if messages:
-            self._acknowledged = self.sink.publish(messages)  # 4
+        self._dirty = self._dirty or bool(controls) or bool(self._asked)
+
+    def _write(self, delivered: Report | None = None) -> None:
+        self._view = self.pipeline.commit(time.time(), self._acknowledged, delivered)
+        failpoint("after_commit")
+        self._acknowledged, self._dirty = [], False
+        for one in self._asked:
+            one.path.unlink(missing_ok=True)
+        if self.on_commit:
+            self.on_commit(self._view)
+
+    def _send(self) -> None:
+        after, until = 0, time.monotonic() + SEND_S
+        while messages := self.store.outbox(OUTBOX_BATCH, after):
+            done = self.sink.publish(messages)
             failpoint("after_outbox")
+            self._acknowledged += done
+            if len(done) < len(messages) or time.monotonic() >= until:
+                break
+            after = messages[-1].id
         self.deliveries.offer(self.store.deliveries(OUTBOX_BATCH))
-        failpoint("before_group_commit")
-        self.source.commit(self.pipeline.positions)  # 5
 
     def _next_commit(self) -> float:
         return time.monotonic() + self.config.state.commit_interval.total_seconds()
@@ -234,9 +278,11 @@ class Agent:
 
         Between two commits the store is the whole state, so that this is what a restart would do.
         """
-        if self._reload is None or not self._reload.taken():
+        if self._reload is None or self.pipeline.unwritten or not self._reload.taken():
             return
-        self._commit()
+        if not self._commit():
+            self._reload.ask()
+            return
         made = self._reload.attempt(self.pipeline)
         if made is None:
             self._publish()
@@ -256,13 +302,15 @@ class Agent:
         self._dirty = True
 
     def _publish(self) -> None:
+        with suppress(StateBusyError):
+            self._pending = self.store.pending()
         if self.server:
             runtime = Runtime(
                 connected=self.source.connected,
                 partitions=len(self.source.partitions()),
-                outbox_pending=len(self.store.outbox(OUTBOX_BATCH))
-                + len(self.store.deliveries(OUTBOX_BATCH)),
+                outbox_pending=self._pending,
                 outbox_refused=self.sink.refused,
+                state_writable=not self.pipeline.unwritten,
                 reload_successful=self._reload is None or self._reload.successful,
                 config_since_s=self._config_since_s if self._reload else None,
             )

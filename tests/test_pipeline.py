@@ -98,7 +98,8 @@ def traffic(seed: int, n: int = 80, span: int = 8 * HOUR) -> dict[Partition, lis
 
 READS = st.lists(st.tuples(st.booleans(), st.integers(1, 150)), max_size=12)
 ACTS = st.lists(
-    st.tuples(st.sampled_from(["predictions", "feedback", "commit", "kill"]), st.integers(1, 90)), max_size=16
+    st.tuples(st.sampled_from(["predictions", "feedback", "commit", "full", "kill"]), st.integers(1, 90)),
+    max_size=16,
 )
 
 
@@ -148,12 +149,14 @@ def test_the_result_does_not_depend_on_how_predictions_and_labels_interleave(
 def test_the_result_does_not_depend_on_batches_commits_or_kills(
     seed: int, acts: list[tuple[str, int]]
 ) -> None:
-    """I2: any poll sizes, commit points and kills give the state of one uninterrupted read."""
+    """I2: any poll sizes, commits, full disks and kills give the state of one uninterrupted read."""
     logs = traffic(seed)
     with running(logs, CONFIG) as one, running(logs, CONFIG) as other:
         for act, n in acts:
             if act == "commit":
                 other.pipeline.commit(0.0)
+            elif act == "full":
+                other.commit_on_a_full_disk(killed=n > 45)
             elif act == "kill":
                 other.kill()
             else:

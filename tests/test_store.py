@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
-from agent.errors import StateError
+from agent.errors import StateBusyError, StateError
 from agent.events import Partition
+from agent.respond.delivery import Tried
 from agent.store import FORMAT, Changes, PaneRow, Store
 
 ROW = PaneRow("m", "1", 2, 0, -1, "")
@@ -121,6 +123,57 @@ def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="is damaged"):
         Store(tmp_path)
     assert (tmp_path / "state.db").read_bytes().startswith(b"no database")
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    """After any one bit of the file is flipped, what is read is refused as damaged or is what was written."""
+    store = Store(tmp_path / "whole")
+    rng = random.Random(7)
+    for i in range(40):
+        store.commit(
+            Changes(
+                positions={Partition("t", i): i * 1000},
+                panes=[(ROW._replace(start=i * 60_000 + j), rng.randbytes(60)) for j in range(20)],
+                runs=[("join:m", i, 3, rng.randbytes(500))],
+                overlays=[("join:m", i, rng.randbytes(100))],
+                documents={("m", f"judge:{i}"): "[0.25, 1767225600000]" * 20},
+                outbox=[("dead", b"t/0/%d" % i, (("plumbline-reason", b"bad_score"),), None)],
+                tried={i: Tried(1, 1.5, 2.5)},
+            )
+        )
+    held = (*contents(store), store.deliveries(10))
+    store.close()
+    whole = (tmp_path / "whole" / "state.db").read_bytes()
+    noticed = 0
+    for n in range(250):
+        at, bit = rng.randrange(len(whole)), 1 << rng.randrange(8)
+        directory = tmp_path / str(n)
+        directory.mkdir(mode=0o700)
+        (directory / "state.db").write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+        try:
+            again = Store(directory)
+            try:
+                assert (*contents(again), again.deliveries(10)) == held, (at, bit)
+            finally:
+                again.close()
+        except StateError:
+            noticed += 1
+    assert noticed > 150  # the others hit free space
+
+
+def test_a_full_disk_takes_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    """A commit beyond the bound of the file is refused whole, however often; a smaller one goes in."""
+    store = Store(tmp_path, max_bytes=400_000)
+    store.commit(ONE)
+    before = contents(store)
+    large = Changes(positions={Partition("t", 0): 99}, runs=[("join:m", 1, 3, bytes(1_000_000))])
+    for _ in range(2):
+        with pytest.raises(StateBusyError, match=r"state\.db cannot be written or read now: .*full"):
+            store.commit(large)
+        assert contents(store) == before
+    store.commit(Changes(positions={Partition("t", 0): 8}))
+    assert store.positions() == {Partition("t", 0): 8}
+    store.close()
 
 
 def test_only_the_owner_may_read_the_state(tmp_path: Path) -> None:

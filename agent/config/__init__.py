@@ -425,6 +425,8 @@ class StateConfig(Section):
     """Where the agent remembers, and how often it commits."""
 
     dir: Path = Path("plumbline-state")
+    max_megabytes: Annotated[int, Field(gt=0)] = 10_240
+    """The file's bound. Beyond it nothing new is read, and `plumbline_state_writable` is 0."""
     commit_interval: Duration = timedelta(seconds=5)
 
 

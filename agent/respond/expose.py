@@ -33,6 +33,7 @@ class Runtime:
     lag: Mapping[tuple[str, int], int] = field(default_factory=dict)
     outbox_pending: int = 0
     outbox_refused: int = 0
+    state_writable: bool = True
     reload_successful: bool = True
     config_since_s: float | None = None
     """Wall clock at which the config in force was read; None where it cannot be reloaded."""
@@ -79,6 +80,7 @@ def _live(runtime: Runtime) -> Iterator[Series]:
     yield Series(families.PARTITIONS, (), runtime.partitions)
     yield Series(families.OUTBOX, (), runtime.outbox_pending)
     yield Series(families.REFUSED, (), runtime.outbox_refused)
+    yield Series(families.WRITABLE, (), int(runtime.state_writable))
     if runtime.config_since_s is not None:
         yield Series(families.RELOADED, (), int(runtime.reload_successful))
         yield Series(families.RELOADED_AT, (), runtime.config_since_s)

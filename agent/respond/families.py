@@ -23,6 +23,11 @@ OUTBOX = Family("plumbline_outbox_messages", "gauge", "Committed messages that a
 REFUSED = Family(
     "plumbline_outbox_refused_messages", "gauge", "Messages given up since the start: too large."
 )
+WRITABLE = Family(
+    "plumbline_state_writable",
+    "gauge",
+    "0 while the state cannot be written: nothing new is read, and no offset moves.",
+)
 RELOADED = Family(
     "plumbline_config_last_reload_successful",
     "gauge",

@@ -236,6 +236,16 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "agent",
     )
     yield Alert(
+        "PlumblineStateNotWritable",
+        "critical",
+        "agent",
+        f"{families.WRITABLE.name} == 0",
+        "2m",
+        "An agent cannot write its state.",
+        "{{ $labels.instance }} cannot write its state and reads nothing new: its models are not monitored.",
+        "agent",
+    )
+    yield Alert(
         "PlumblineSourceDisconnected",
         "critical",
         "source",

@@ -392,6 +392,20 @@ CASES: tuple[Case, ...] = (
         {"50m": []},
     ),
     Case(
+        "PlumblineStateNotWritable",
+        "Two minutes without room on the disk are a page until there is some.",
+        {f"plumbline_state_writable{{{AGENT}}}": "1x9 0x14 1x9"},
+        {
+            "11m": [],
+            "13m": _of(
+                "critical",
+                "a:9464 cannot write its state and reads nothing new: its models are not monitored.",
+                **_INSTANCE,
+            ),
+            "26m": [],
+        },
+    ),
+    Case(
         "PlumblineSourceDisconnected",
         "No broker for ten minutes is a page until it answers.",
         {f"plumbline_source_connected{{{AGENT}}}": "1x9 0x14 1x9"},

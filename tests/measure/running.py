@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.config import Config
+from agent.errors import StateBusyError
 from agent.events import Partition
 from agent.pipeline import Pipeline
 from agent.store import Store
@@ -42,6 +43,20 @@ class Run:
         shutil.copytree(self.store.directory, after)
         self.store.close()
         self.open(after)
+
+    def commit_on_a_full_disk(self, *, killed: bool) -> None:
+        """A commit that may fail; then there is room again, for this process or for the next."""
+        (pages,) = self.store._db.execute("PRAGMA page_count").fetchone()
+        self.store._db.execute(f"PRAGMA max_page_count={pages}")
+        try:
+            self.pipeline.commit(0.0)
+        except StateBusyError:
+            assert self.pipeline.unwritten
+        if killed:
+            self.kill()
+        else:
+            self.store._db.execute(f"PRAGMA max_page_count={2**30}")
+            self.pipeline.commit(0.0)
 
     def finish(self) -> Pipeline:
         for partition, log in self.logs.items():
