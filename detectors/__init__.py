@@ -15,6 +15,7 @@ How to find your way, in reading order:
     silence/        volume (drop, surge, segment), missing, invalid, unseen, errors, confidence,
                     overconfidence, constant, slow
     fairness/       ratio of two groups' rates
+    experiment/     variant against control, sharing of units, synthetic control: functions of sums
     performance/    drop of a labelled rate; estimates without labels (cbpe), their fall, their refuting
 
 To add a method: copy the file nearest to it, say in its docstring what question it answers, and register it

@@ -342,6 +342,28 @@ class PairConfig(Section):
     window: Literal["1h", "24h", "7d"] = "24h"
 
 
+class ExperimentConfig(Section):
+    """Variants against their control: lift, interval and verdict, looked at as often as one likes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """Of metrics and /status: small letters, digits, hyphens."""
+    attribute: Name = "variant"
+    """Which of `segments` says the arm of an event."""
+    control: Name
+    variants: list[Name] = []
+    """Default: all other arms that are seen."""
+    metrics: Annotated[list[Name], Field(min_length=1)]
+    """What the variant is to improve; where no direction is known, higher is better."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Differences within it, either way, are as good as none."""
+    guardrails: dict[Name, Annotated[float, Field(ge=0, lt=1)]] = {}
+    """Metric → how much worse it may get. No variant is better while it broke one."""
+    shares: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}
+    """Arm → planned share of the units; if they are not shared out so, no verdict is to be trusted."""
+    predictions_per_unit: Annotated[float, Field(ge=1)] = 1
+    """Where users are assigned, and each is predicted for many times: how often. Counts are divided by it."""
+
+
 class LifeConfig(Section):
     """Who answers for a metric, and until when."""
 
@@ -415,6 +437,7 @@ class ModelConfig(Section):
     retraining: RetrainingConfig = RetrainingConfig()
     roles: RolesConfig = RolesConfig()
     pairs: list[PairConfig] = []
+    experiments: list[ExperimentConfig] = []
     life: dict[Name, LifeConfig] = {}
     """By metric."""
     maintenance: list[MaintenanceConfig] = []

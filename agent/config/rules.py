@@ -20,7 +20,18 @@ def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
     problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config), *_webhooks(config)]
     for name, model in config.models.items():
         loc: Loc = ("models", name)
-        checks = (_classes, _slices, _windows, _times, _step, _constraints, _roles, _pairs, _maintenance)
+        checks = (
+            _classes,
+            _slices,
+            _windows,
+            _times,
+            _step,
+            _constraints,
+            _roles,
+            _pairs,
+            _experiments,
+            _maintenance,
+        )
         problems += [problem for check in checks for problem in check(loc, model)]
         if need_baselines:
             problems += _baseline(loc, model)
@@ -280,6 +291,33 @@ def _pairs(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
             yield Problem(at, "a binary model for a pair", "remove it")
     if _repeated([f"{pair.metric}/{pair.guard}" for pair in model.pairs]):
         yield Problem((*loc, "pairs"), "each pair once", "remove the repetition")
+
+
+def _experiments(loc: Loc, model: ModelConfig) -> Iterator[Problem]:
+    from agent.measure.arms import comparable
+
+    known = comparable(model)
+    for index, one in enumerate(model.experiments):
+        at: Loc = (*loc, "experiments", index)
+        if one.attribute not in model.segments:
+            remedy = f"add {one.attribute} to segments: its values are the arms"
+            yield Problem((*at, "attribute"), "an attribute of segments", remedy, one.attribute)
+        if twice := _repeated([*one.metrics, *one.guardrails]):
+            remedy = f"decide whether {', '.join(twice)} is to get better or not to get worse"
+            yield Problem(at, "each metric once, also among guardrails", remedy)
+        for key, metric in [("metrics", m) for m in one.metrics] + [
+            ("guardrails", m) for m in one.guardrails
+        ]:
+            if metric not in known:
+                remedy = f"choose among {', '.join(known)}"
+                yield Problem((*at, key), "metrics that are means over events", remedy, metric)
+        if one.control in one.variants:
+            yield Problem((*at, "variants"), "arms other than the control", "remove it", one.control)
+        if one.shares and abs(sum(one.shares.values()) - 1) > 1e-6:
+            total = f"{sum(one.shares.values()):g}"
+            yield Problem((*at, "shares"), "shares of all arms, which sum to 1", "name every arm", total)
+    if twice := _repeated([one.name for one in model.experiments]):
+        yield Problem((*loc, "experiments"), "each name once", f"rename one {', '.join(twice)}")
 
 
 def _maintenance(loc: Loc, model: ModelConfig) -> Iterator[Problem]:

@@ -78,6 +78,7 @@ CATALOGUE: dict[str, Row] = {
         _rate("accuracy", "higher", "Share of predictions that are right."),
         _rate("balanced_accuracy", "higher", "Mean recall of the classes."),
         _rate("majority_class_rate", "neither", "Accuracy of always predicting the most frequent class."),
+        _rate("prevalence", "neither", "Share of labels that are positive.", _BINARY),
         _rate("precision", "higher", "Share of positive predictions that are right.", each=True),
         _rate("recall", "higher", "Share of positives that are found.", each=True),
         _rate("f1", "higher", "Harmonic mean of precision and recall.", each=True),

@@ -69,6 +69,7 @@ def _binary(matrix: Int64s, layout: Layout) -> Iterator[tuple[str, Value]]:
     if total:
         yield "accuracy", Value(_get(river.Accuracy, cm), total)
         yield "majority_class_rate", Value(max(positives, negatives) / total, total)
+        yield "prevalence", Value(positives / total, total)
     if positives and negatives:
         yield "balanced_accuracy", Value(_get(river.BalancedAccuracy, cm), total)
         if chosen and total - chosen:

@@ -305,7 +305,9 @@ class Monitors:
     def _segments(self, version: str, tier: int, start: int, end: int) -> list[str]:
         unit = MINUTE_MS if tier == MINUTE else HOUR_MS
         keys = (k for at in range(start, end, unit) for k in self.model.panes.at(tier, at))
-        return sorted({k.segment for k in keys if k.version == version and k.segment})
+        found = {k.segment for k in keys if k.version == version and k.segment}
+        arms = tuple(f"{experiment.attribute}=" for experiment in self.config.experiments)
+        return sorted(segment for segment in found if not segment.startswith(arms))
 
     def _prediction_counts(self, version: str, segment: str, start: int, end: int) -> Int64s | None:
         unit = MINUTE_MS if self._tier == MINUTE else HOUR_MS

@@ -107,6 +107,7 @@ def _by_importance(model: ModelView, versions: list[VersionView]) -> Iterator[Se
     yield from _alarms(model)
     yield from _roles(model)
     yield from _verdicts(model)
+    yield from _experiments(model)
     yield from _ratios(model)
     for version in versions:
         yield from _overall(model.name, version)
@@ -169,6 +170,18 @@ def _roles(model: ModelView) -> Iterator[Series]:
                 yield Series(families.BAR, (*labels, bound), value)
     for reason, count in sorted(Counter(str(alarm.reason) for alarm in model.held).items()):
         yield Series(families.HELD, (model.name, reason), count)
+
+
+def _experiments(model: ModelView) -> Iterator[Series]:
+    for one in model.experiments:
+        if one.mismatched is not None:
+            yield Series(families.MISMATCH, (model.name, one.name), int(one.mismatched))
+        for lift in one.lifts:
+            labels = (model.name, one.name, lift.variant, lift.metric)
+            yield Series(families.LIFT, labels, lift.difference)
+            yield Series(families.LIFT_LOW, labels, lift.low)
+            yield Series(families.LIFT_HIGH, labels, lift.high)
+            yield Series(families.LIFT_VERDICT, (*labels, lift.verdict.replace(" ", "_")), 1)
 
 
 def _verdicts(model: ModelView) -> Iterator[Series]:

@@ -136,6 +136,24 @@ DETECTOR_HIGH = Family(
     "plumbline_detector_value_high", "gauge", "Upper end of its interval.", (*_MONITOR, "metric")
 )
 
+_LIFT = (*_MODEL, "experiment", "variant", "metric")
+LIFT = Family("plumbline_experiment_lift", "gauge", "Variant minus control, over all their events.", _LIFT)
+LIFT_LOW = Family(
+    "plumbline_experiment_lift_low", "gauge", "Lower end of its interval, valid at all looks at once.", _LIFT
+)
+LIFT_HIGH = Family(
+    "plumbline_experiment_lift_high", "gauge", "Upper end of its interval, valid at all looks at once.", _LIFT
+)
+LIFT_VERDICT = Family(
+    "plumbline_experiment_verdict", "gauge", "1 under the verdict on the variant.", (*_LIFT, "verdict")
+)
+MISMATCH = Family(
+    "plumbline_experiment_sample_ratio_mismatch",
+    "gauge",
+    "1 if units are surely not shared out as planned: no verdict is to be trusted.",
+    (*_MODEL, "experiment"),
+)
+
 WINDOW_PREDICTIONS = Family("plumbline_window_predictions", "gauge", "Predictions in the window.", _SLICE)
 SAMPLES = Family(
     "plumbline_metric_samples", "gauge", "A metric's own denominator in the window.", (*_SLICE, "metric")

@@ -17,6 +17,7 @@ from agent.measure.redlines import RED_LINE
 from agent.measure.reference import Reference
 from agent.measure.shares import PREDICTION, SCORE, output
 from agent.measure.window import Sums, window
+from agent.respond.compare import experiments
 from agent.respond.roles import Roles, metric_of, ranked
 from agent.respond.view import (
     OVERALL,
@@ -65,6 +66,7 @@ def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
         objectives=[name for name in model.config.roles.objectives if not judge.roles.retired(name, seen_ms)],
         suspects={v: found for v in at_work if (found := ranked(drift, v))},
         life=life,
+        experiments=experiments(model),
         reviews_due=sum(metric.review_due for metric in life.values()),
     )
 

@@ -143,6 +143,43 @@ class ConstraintView:
 
 
 @dataclass(frozen=True, slots=True)
+class LiftView:
+    """One metric of a variant against its control, from all their events so far."""
+
+    metric: str
+    variant: str
+    role: str
+    """objective or guardrail."""
+    verdict: str
+    control_value: float
+    control_n: int
+    variant_value: float
+    variant_n: int
+    difference: float
+    """Variant minus control; `low` and `high` hold at all looks at once."""
+    low: float
+    high: float
+    method: str
+    """exact or asymptotic."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentView:
+    """One experiment."""
+
+    name: str
+    attribute: str
+    control: str
+    counts: Mapping[str, int]
+    """Predictions by arm."""
+    shares: Mapping[str, float]
+    """The plan."""
+    mismatched: bool | None
+    """Units were not shared out as planned; None without a plan."""
+    lifts: Sequence[LiftView]
+
+
+@dataclass(frozen=True, slots=True)
 class WindowView:
     """One window: metrics by slice, drift by feature."""
 
@@ -209,6 +246,7 @@ class ModelView:
     life: Mapping[str, MetricLife] = field(default_factory=dict)
     """By metric."""
     reviews_due: int = 0
+    experiments: Sequence[ExperimentView] = ()
 
 
 class CounterKey(NamedTuple):

@@ -117,6 +117,7 @@ def expected_binary(s: Stream) -> dict[str, tuple[float, int, float]]:
     found |= {name: (float(value), n, 0.0) for name, value in counts.items()}
     found["accuracy"] = (sk.accuracy_score(y, p), n, EXACT)
     found["majority_class_rate"] = (float(max(y.mean(), 1 - y.mean())), n, EXACT)
+    found["prevalence"] = (float(y.mean()), n, EXACT)
     found["selection_rate"] = (float(p.mean()), n, EXACT)
     found["error_rate"] = (0.0, n, EXACT)
     found["log_loss"] = (sk.log_loss(y, s.scores, labels=[0, 1]), n, ROUNDED)

@@ -9,7 +9,7 @@ vital      the few numbers of the first screen
 history    what the sparklines show
 cards      the first screen
 draw       sparklines and intervals as SVG
-alarms, groups, inputs, account   the sections
+alarms, groups, experiments, inputs, account   the sections
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from string import Template
 from urllib.parse import quote
 
 from agent.respond.expose import Runtime
-from agent.respond.page import account, alarms, cards, groups, inputs, tell
+from agent.respond.page import account, alarms, cards, experiments, groups, inputs, tell
 from agent.respond.page.history import History, noted
 from agent.respond.page.html import NOTHING, Html, join, name, table, tag, text, words
 from agent.respond.page.numbers import moment, number
@@ -194,6 +194,7 @@ def _model(model: ModelView, history: History) -> Html:
         alarms.lines(model),
         alarms.cards(model, Severity.TICKET),
         _block("Fairness", groups.fairness(model, version)),
+        _block("Experiments", experiments.experiments(model)) if model.experiments else NOTHING,
         _block("Drift suspects", inputs.suspects(model, version)),
         _block("Retraining", account.requests(model)),
         _block("Labels", account.labels(model, version)),
