@@ -98,6 +98,7 @@ class Judge:
         due += [(when, 0, version, 0, 0) for when, version in self._replaced if when <= joint_ms]
         self._replaced = [(when, version) for when, version in self._replaced if when > joint_ms]
         for when, is_hour, version, hour, age in sorted(due):
+            self._arrive(when, news)
             self._reach(when, news)
             changes = len(news.transitions)
             if is_hour:
@@ -108,7 +109,14 @@ class Judge:
                 gone = self.launch_alarms.resolve_version(version, when)
                 self._fresh += [(change.at_ms + 1, change) for change in gone]
             relate(self.roles, self.label_alarms, self._mirror.firing, news.transitions, changes)
+        self._arrive(joint_ms, news)
         self._reach(joint_ms, news)
+
+    def _arrive(self, until_ms: int, news: Verdicts) -> None:
+        """Judge the hours that by now should have their labels."""
+        for hour, seen in self.monitors.arrived(until_ms):
+            self._reach(seen.at_ms, news)
+            self._apply(self.label_alarms, seen, news, hour, hour + HOUR_MS)
 
     def _hour(self, when: int, version: str, hour: int, age: int, news: Verdicts) -> None:
         """Judge one matured hour; one of a maintenance window teaches nobody anything."""

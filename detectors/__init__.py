@@ -30,11 +30,13 @@ from detectors.fairness.ratio import GroupRatio
 from detectors.performance.calibration import CalibrationBreak
 from detectors.performance.drop import RateDrop
 from detectors.performance.estimated import EstimatedDrop
+from detectors.performance.version import VersionDrop
 from detectors.silence.confidence import ConfidenceCollapse
 from detectors.silence.constant import ConstantPredictions
 from detectors.silence.drop import VolumeDrop
 from detectors.silence.errors import ErrorSurge
 from detectors.silence.invalid import InvalidSurge
+from detectors.silence.labels import LabelsLate
 from detectors.silence.missing import MissingSurge
 from detectors.silence.overconfidence import OverconfidentPredictions
 from detectors.silence.segment import DeadSegment
@@ -56,9 +58,11 @@ REGISTRY: dict[str, type] = {
         ConfidenceCollapse,
         OverconfidentPredictions,
         SlowAnswers,
+        LabelsLate,
         ConstantPredictions,
         GroupRatio,
         RateDrop,
+        VersionDrop,
         EstimatedDrop,
         CalibrationBreak,
     )
@@ -78,6 +82,7 @@ __all__ = [
     "GroupRatio",
     "HistogramDrift",
     "InvalidSurge",
+    "LabelsLate",
     "MissingSurge",
     "OverconfidentPredictions",
     "RateDrop",
@@ -85,6 +90,7 @@ __all__ = [
     "State",
     "UnseenSurge",
     "Verdict",
+    "VersionDrop",
     "VolumeDrop",
     "VolumeSurge",
     "js",

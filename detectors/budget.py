@@ -8,6 +8,7 @@ Reference: Dandapanthula and Ramdas (2025), Multiple testing in multi-stream seq
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 FAMILY_SHARES: dict[str, float] = {"performance": 0.3, "silence": 0.3, "fairness": 0.3, "drift": 0.1}
@@ -19,12 +20,23 @@ LOWEST = math.log(2.0)
 def split(monitors: Mapping[str, str], shares: Mapping[str, float] = FAMILY_SHARES) -> dict[str, float]:
     """Weights, summing to one, of monitors given as id -> family; equal within a family.
 
+    A family may have parts, "fairness" and "fairness/intersection": these share it equally, so that hundreds
+    of small groups do not make the few large ones blind.
+
     >>> split({"missing age": "silence", "missing income": "silence", "recall": "performance"})
     {'missing age': 0.25, 'missing income': 0.25, 'recall': 0.5}
+    >>> split({"sex": "fairness", "both 1": "fairness/intersection", "both 2": "fairness/intersection"})
+    {'sex': 0.5, 'both 1': 0.25, 'both 2': 0.25}
     """
-    present = list(monitors.values())
-    total = sum(shares[family] for family in sorted(set(present)))
-    return {name: shares[family] / total / present.count(family) for name, family in monitors.items()}
+    members = Counter(monitors.values())
+    parts = Counter(part.partition("/")[0] for part in members)
+    total = sum(shares[family] for family in sorted(parts))
+    weight = {
+        part: shares[family] / total / parts[family] / count
+        for part, count in members.items()
+        for family in [part.partition("/")[0]]
+    }
+    return {name: weight[part] for name, part in monitors.items()}
 
 
 def log_threshold(

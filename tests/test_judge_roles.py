@@ -299,7 +299,8 @@ def test_maintenance_counts_everything_teaches_nothing_and_calls_nobody(tmp_path
     after = read(tmp_path / "b", config, logs(worlds, 15.25))
     whole = read(tmp_path / "c", config, logs(worlds))
     for key, text in before.judges["m"].monitors.known().items():
-        if "rate_drop" not in key and "group_ratio" not in key:  # labels of the last quiet hour came later
+        late = ("rate_drop", "group_ratio", "arrivals", '"label"')  # labels of the last quiet hour came later
+        if not any(name in key for name in late):
             assert after.judges["m"].monitors.known()[key] == text
     judge, view = judged(whole)
     assert not view.alarms

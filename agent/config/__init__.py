@@ -166,7 +166,7 @@ class DeadLetterConfig(Section):
 class FairnessConfig(Section):
     """Which group disparities alarm, and how large they must be."""
 
-    metrics: list[Literal["false_positive_rate", "true_positive_rate", "selection_rate"]] = [
+    metrics: list[Literal["false_positive_rate", "true_positive_rate", "selection_rate", "precision"]] = [
         "false_positive_rate",
         "true_positive_rate",
         "selection_rate",
@@ -288,7 +288,9 @@ Rate = Literal[
     "false_negative_rate",
 ]
 """A share of labelled predictions, of which exact intervals are known."""
-Disparity = Literal["false_positive_rate_ratio", "true_positive_rate_ratio", "selection_rate_ratio"]
+Disparity = Literal[
+    "false_positive_rate_ratio", "true_positive_rate_ratio", "selection_rate_ratio", "precision_ratio"
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -63,6 +63,15 @@ class Lifecycle:
         """The version that served at a time; "" before any."""
         return next((version for since, version in reversed(self._serving) if since <= at_ms), "")
 
+    def predecessor(self, version: str) -> str | None:
+        """The version that served before this one did first; None for the first of all."""
+        before = None
+        for _, serving in self._serving:
+            if serving == version:
+                return before
+            before = serving
+        return None
+
     def since(self, version: str) -> int | None:
         """End of the first step in which a version had events."""
         return self._active_ms[version][0] if version in self._active_ms else None

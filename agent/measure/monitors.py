@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from agent.events import NO_TIME, Int64s
+from agent.measure.arrivals import Arrivals, labels_by_age
 from agent.measure.lifecycle import Lifecycle
 from agent.measure.model import Model, to_ms
 from agent.measure.pane import AGE_EDGES_MS, DAY_MS, HOUR, HOUR_MS, MINUTE, MINUTE_MS, PREDICTIONS, PaneKey
 from agent.measure.reference import Reference, rate
 from agent.measure.rows import OTHER
 from agent.measure.season import Season
-from agent.measure.shares import PREDICTION, SCORE, SURGES, confidence, output, watched
+from agent.measure.shares import LABEL, PREDICTION, SCORE, SURGES, confidence, output, truths, watched
 from agent.measure.watch import (
     ALL_VERSIONS,
     Key,
@@ -36,7 +37,9 @@ from detectors import (
     DeadSegment,
     GroupRatio,
     HistogramDrift,
+    LabelsLate,
     RateDrop,
+    VersionDrop,
     VolumeDrop,
     VolumeSurge,
 )
@@ -44,6 +47,7 @@ from detectors import (
 _DROP, _SURGE = Key(ALL_VERSIONS, VolumeDrop.name), Key(ALL_VERSIONS, VolumeSurge.name)
 MATURE_COVERAGE = 0.95
 LABELS_WINDOW_MS = 30 * DAY_MS
+WEEK_MS = 7 * DAY_MS
 
 Hour = tuple[str, int]
 """(version, start)"""
@@ -57,7 +61,8 @@ class Monitors:
         self.config = model.config
         self.step_ms = to_ms(model.config.step)
         self.versions = Lifecycle()
-        self.watch = Watch(model.config, model.layout, model.baseline, self.versions)
+        self.arrivals = Arrivals()
+        self.watch = Watch(model.config, model.layout, model.baseline, self.versions, self.arrivals)
         self.season = Season()
         self.seasons: dict[str, Season] = {}
         """By segment."""
@@ -203,12 +208,7 @@ class Monitors:
 
     def _covered_at(self, version: str, start: int) -> int:
         """The first label age at which enough of an hour is labelled, as far as labels were read."""
-        predictions = self.model.panes.get(PaneKey(version, HOUR, start, PREDICTIONS, ""))
-        by_age: dict[int, int] = {}
-        for key in self.model.panes.at(HOUR, start):
-            if key.version == version and key.segment == "" and key.age > PREDICTIONS:
-                vector = self.model.panes.get(key)
-                by_age[key.age] = 0 if vector is None else int(vector[0])
+        predictions, by_age = labels_by_age(self.model.panes, version, start, len(AGE_EDGES_MS))
         if predictions is None:
             return len(AGE_EDGES_MS)
         labelled, expected = 0, MATURE_COVERAGE * int(predictions[0] - predictions[1])
@@ -218,17 +218,25 @@ class Monitors:
                 return age
         return len(AGE_EDGES_MS)
 
+    def arrived(self, until_ms: int) -> Iterator[tuple[int, Observation]]:
+        """Hours that reached the age by which labels used to be there: (start, what is said of them)."""
+        if self.next_step_ms is not None:
+            due = self.arrivals.due(self.model.panes, min(until_ms, self.next_step_ms))
+            for when, start, seen in due:
+                yield start, self.watch.look(when, Key(ALL_VERSIONS, LabelsLate.name), seen, labelled=True)
+
     def judge(self, when: int, version: str, start: int, age: int) -> Iterator[Observation]:
         """Give one matured hour to the detectors of labelled rates."""
         self._next_age.pop((version, start), None)
         counts = self._performance_counts(version, "", start, age)
         self.judged[version, start] = (when, 0 if counts is None else int(counts[0]))
+        self.arrivals.learn(when, *labels_by_age(self.model.panes, version, start, age))
         if counts is None or counts[0] <= 0 or self.versions.is_replaced(version, when):
             return
         reference = self.watch.reference(version)
         confusion = self.model.layout.performance["confusion"]
         if reference.performance_ready:
-            for metric in self.config.performance.metrics if self.config.task == "binary" else ["accuracy"]:
+            for metric in self._rates:
                 seen = np.array(rate(counts[confusion], metric), dtype=np.int64)
                 if sum(rate(reference.performance[confusion], metric)) and seen.sum():
                     yield self.watch.look(
@@ -236,8 +244,47 @@ class Monitors:
                     )
         else:
             reference.learn_performance(counts, self.config.performance.min_baseline_labels)
+        yield from self._labelled_beside(when, version, reference, counts[confusion])
         if self.config.task == "binary":
             yield from self._fairness(when, version, start, age, counts[confusion])
+
+    def _labelled_beside(
+        self, when: int, version: str, reference: Reference, confusion: Int64s
+    ) -> Iterator[Observation]:
+        """The same labels against the version before, and their distribution against the reference's."""
+        if reference.predecessor is None:
+            reference.predecessor = self._predecessor(when, version)
+        before = reference.predecessor
+        for metric in self._rates if before.sum() >= self.config.performance.min_baseline_labels else ():
+            seen = np.array(rate(confusion, metric), dtype=np.int64)
+            if seen.sum() and sum(rate(before, metric)):
+                yield self.watch.look(
+                    when, Key(version, VersionDrop.name, "", "", metric), seen, labelled=True
+                )
+        if reference.performance_ready:
+            key, seen = Key(version, HistogramDrift.name, LABEL), truths(confusion)
+            if seen.sum():
+                yield self.watch.look(when, key, seen, labelled=True)
+
+    @property
+    def _rates(self) -> list[str]:
+        return [*self.config.performance.metrics] if self.config.task == "binary" else ["accuracy"]
+
+    def _predecessor(self, when: int, version: str) -> Int64s:
+        """What the labels of the version before had said in its last week, as far as they matured."""
+        layout, before = self.model.layout, self.versions.predecessor(version)
+        total = layout.empty_performance()[layout.performance["confusion"]]
+        for (name, start), (at, labels) in self.judged.items():
+            if name == before and labels and at < when and start >= when - WEEK_MS:
+                known = self._performance_counts(name, "", start, self._ages(at, start))
+                if known is not None:
+                    total += known[layout.performance["confusion"]]
+        return total
+
+    @staticmethod
+    def _ages(at: int, start: int) -> int:
+        """Index of the label age at which an hour was judged."""
+        return int(np.searchsorted(AGE_EDGES_MS, at - start - HOUR_MS, side="left"))
 
     def _fairness(
         self, when: int, version: str, start: int, age: int, everyone: Int64s
@@ -325,12 +372,14 @@ class Monitors:
 
     def known(self) -> dict[str, str]:
         """What detectors, references and seasons have learned."""
-        return {"season": json.dumps(self._seasons()), **self.watch.state()}
+        own = {"season": json.dumps(self._seasons()), "arrivals": json.dumps(self.arrivals.state())}
+        return {**own, **self.watch.state()}
 
     def forget_since(self, known: Mapping[str, str]) -> None:
         """Go back to what was known before."""
         self.watch.monitors.clear()
         self.watch.references.clear()
+        self.arrivals.load(json.loads(known["arrivals"]))
         self.watch.load(known)
         self._load_seasons(json.loads(known["season"]))
 
@@ -349,6 +398,7 @@ class Monitors:
         own = {
             "next_step_ms": self.next_step_ms,
             "season": self._seasons(),
+            "arrivals": self.arrivals.state(),
             "versions": self.versions.state(),
             "judged": sorted([*hour, *value] for hour, value in self.judged.items()),
         }
@@ -359,6 +409,7 @@ class Monitors:
         own = json.loads(documents["own"])
         self.next_step_ms = own["next_step_ms"]
         self._load_seasons(own["season"])
+        self.arrivals.load(own["arrivals"])
         self.versions.load(own["versions"])
         self.judged = {(version, hour): (when, labels) for version, hour, when, labels in own["judged"]}
         self.watch.load(documents)

@@ -27,6 +27,8 @@ class Reference:
     performance: Int64s
     prediction_ready: bool = False
     performance_ready: bool = False
+    predecessor: Int64s | None = None
+    """Confusion cells of the version before, frozen with this one's first mature labels."""
 
     @classmethod
     def of(cls, layout: Layout, baseline: Baseline | None) -> Reference:

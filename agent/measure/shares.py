@@ -20,8 +20,8 @@ from detectors import (
 )
 from detectors.rate import Surge
 
-SCORE, PREDICTION = "score", "prediction"
-"""Feature names of the drift monitors of the model's own output."""
+SCORE, PREDICTION, LABEL = "score", "prediction", "label"
+"""Feature names of the drift monitors of the model's own output, and of the truth."""
 
 
 def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
@@ -33,6 +33,11 @@ def output(reference: Reference, feature: str, counts: Int64s) -> Int64s:
     return counts[reference.layout.feature_slices[feature]][
         :-2
     ]  # missing and invalid have monitors of their own
+
+
+def truths(confusion: Int64s) -> Int64s:
+    """Labelled predictions by their true class."""
+    return np.asarray(confusion.reshape(int(len(confusion) ** 0.5), -1).sum(axis=1))
 
 
 def confidence(reference: Reference, counts: Int64s) -> Int64s:

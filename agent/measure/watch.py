@@ -12,12 +12,13 @@ import numpy as np
 
 from agent.config import ModelConfig
 from agent.events import Int64s
+from agent.measure.arrivals import Arrivals
 from agent.measure.baseline import Baseline
 from agent.measure.catalogue import LOWER_IS_BETTER
 from agent.measure.layout import Layout
 from agent.measure.lifecycle import Lifecycle
 from agent.measure.reference import Reference, rate
-from agent.measure.shares import SURGES, confidence, output
+from agent.measure.shares import LABEL, SURGES, confidence, output, truths
 from detectors import (
     ConfidenceCollapse,
     ConstantPredictions,
@@ -26,7 +27,9 @@ from detectors import (
     Evidence,
     GroupRatio,
     HistogramDrift,
+    LabelsLate,
     RateDrop,
+    VersionDrop,
     VolumeDrop,
     VolumeSurge,
     log_threshold,
@@ -89,12 +92,18 @@ class Watch:
     """All monitors of one model and the references they compare with."""
 
     def __init__(
-        self, config: ModelConfig, layout: Layout, baseline: Baseline | None, versions: Lifecycle
+        self,
+        config: ModelConfig,
+        layout: Layout,
+        baseline: Baseline | None,
+        versions: Lifecycle,
+        arrivals: Arrivals,
     ) -> None:
         self.config = config
         self.layout = layout
         self.baseline = baseline
         self.versions = versions
+        self.arrivals = arrivals
         self.monitors: dict[Key, Monitor] = {}
         self.references: dict[str, Reference] = {}
         self._saved: dict[str, str] = {}
@@ -137,8 +146,8 @@ class Watch:
             and monitor.labelled == labelled
             and not self.versions.is_replaced(other.version, at_ms)
         }
-        families = {str(other): monitor.detector.family for other, monitor in sharing.items()}
-        weights = split({**families, str(key): probe.family})
+        families = {str(other): _part(other, monitor.detector) for other, monitor in sharing.items()}
+        weights = split({**families, str(key): _part(key, probe)})
         for other, monitor in sharing.items():
             log_c = self._log_threshold(probe.severity, labelled, weights[str(other)])
             if log_c > monitor.log_threshold:
@@ -169,6 +178,11 @@ class Watch:
             return lambda log_c: DeadSegment(None, log_threshold=log_c)
         if key.detector == GroupRatio.name:
             return lambda log_c: GroupRatio(tolerance=config.fairness.tolerance, log_threshold=log_c)
+        if key.detector == LabelsLate.name:
+            came, absent = self.arrivals.reference
+            return lambda log_c: LabelsLate(
+                came / (came + absent), reference_samples=came + absent, log_threshold=log_c
+            )
         reference = self.reference(key.version)
         if key.detector in SURGES:
             surge_of = SURGES[key.detector]
@@ -181,7 +195,11 @@ class Watch:
                 log_threshold=log_c,
             )
         if key.detector == HistogramDrift.name:
-            base, epsilon = output(reference, key.feature, reference.prediction), config.drift.epsilon
+            epsilon = config.drift.epsilon
+            if key.feature == LABEL:
+                base = truths(reference.performance[self.layout.performance["confusion"]])
+            else:
+                base = output(reference, key.feature, reference.prediction)
             return lambda log_c: HistogramDrift(base, epsilon=epsilon, log_threshold=log_c)
         if key.detector == ConfidenceCollapse.name:
             sure, unsure = confidence(reference, reference.prediction)
@@ -190,11 +208,15 @@ class Watch:
         if key.detector == ConstantPredictions.name:
             base = reference.part(key.feature)
             return lambda log_c: ConstantPredictions(base, log_threshold=log_c)
-        good, bad = rate(reference.performance[self.layout.performance["confusion"]], key.metric)
-        better, drop = key.metric not in LOWER_IS_BETTER, config.performance.relative_drop
-        return lambda log_c: RateDrop(
+        confusion = reference.performance[self.layout.performance["confusion"]]
+        drop_of: type[RateDrop] = RateDrop
+        if key.detector == VersionDrop.name and reference.predecessor is not None:
+            confusion, drop_of = reference.predecessor, VersionDrop
+        good, bad = rate(confusion, key.metric)
+        better, worse = key.metric not in LOWER_IS_BETTER, config.performance.relative_drop
+        return lambda log_c: drop_of(
             good / (good + bad),
-            relative_drop=drop,
+            relative_drop=worse,
             higher_is_better=better,
             reference_samples=good + bad,
             log_threshold=log_c,
@@ -209,6 +231,8 @@ class Watch:
                 "performance": _sparse(reference.performance),
                 "ready": [reference.prediction_ready, reference.performance_ready],
             }
+            if reference.predecessor is not None:
+                held["predecessor"] = _sparse(reference.predecessor)
             documents[f"reference:{version}"] = json.dumps(held)
         for key, monitor in self.monitors.items():
             held_by = [monitor.log_threshold, monitor.labelled, monitor.detector.state()]
@@ -219,11 +243,17 @@ class Watch:
         """Go on from saved documents; detectors are made anew from their references."""
         for rest, held in _parsed(documents, "reference"):
             parts = (_dense(held["prediction"]), _dense(held["performance"]))
-            self.references[rest] = Reference(self.layout, *parts, *held["ready"])
+            found = self.references[rest] = Reference(self.layout, *parts, *held["ready"])
+            found.predecessor = _dense(held["predecessor"]) if "predecessor" in held else None
         for rest, (log_c, labelled, state) in _parsed(documents, "monitor"):
             key = Key(*json.loads(rest))
             self.monitors[key] = Monitor(self._maker(key)(log_c), log_c, labelled)
             self.monitors[key].detector.load(state)
+
+
+def _part(key: Key, detector: Detector) -> str:
+    """The part of the budget a monitor lives on: many small intersections must not blind the few groups."""
+    return f"{detector.family}/intersection" if "," in key.segment else detector.family
 
 
 def _parsed(documents: Mapping[str, str], wanted: str) -> Iterator[tuple[str, Any]]:

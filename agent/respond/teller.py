@@ -40,6 +40,8 @@ _WORDS = {
     "invalid_surge": ("{feature} has values of the wrong type", "share invalid"),
     "unseen_surge": ("{feature} has new categories", "share unseen"),
     "overconfidence": ("the model is sure of everything", "share certain"),
+    "labels_late": ("labels are late", "share labelled"),
+    "version_drop": ("{metric} is below the last version's", "now"),
     "slow_answers": ("answers take longer", "share slow"),
     "group_ratio": ("{metric} of {segment} is out of proportion", "ratio"),
 }

@@ -111,6 +111,18 @@ CASES = {
         groups(0.2, 0.2),
         groups(0.5, 0.2),
     ),
+    "labels_late": Case(
+        lambda: REGISTRY["labels_late"](0.9, log_threshold=LOG_C),
+        np.array([180, 20]),
+        rate(200, 0.9),
+        rate(200, 0.2),
+    ),
+    "version_drop": Case(
+        lambda: REGISTRY["version_drop"](0.9, log_threshold=LOG_C),
+        np.array([180, 20]),
+        rate(200, 0.9),
+        rate(200, 0.7),
+    ),
     "rate_drop": Case(
         lambda: REGISTRY["rate_drop"](0.9, log_threshold=LOG_C),
         np.array([180, 20]),

@@ -46,9 +46,13 @@ _WORDS = {
     "invalid_surge": _Words("{feature} has values of the wrong type", "share invalid", "share"),
     "unseen_surge": _Words("{feature} has new categories", "share of unseen categories", "share"),
     "overconfidence": _Words("The model is sure of everything", "share of nearly sure predictions", "share"),
+    "labels_late": _Words("Labels are late", "share labelled by their usual age", "share"),
+    "version_drop": _Words("{metric} is worse than the last version's", "{metric}", "share"),
     "slow_answers": _Words("Answers take longer", "share of slow answers", "share"),
 }
-_SURGES = {
+_SAID = {
+    "labels_late": "{value} of the predictions have their label by the age at which {was} used to.",
+    "version_drop": "The {metric} of this version is {value}; that of the one before was {was}.",
     "error_surge": "{value} of the requests are answered with an error; on the baseline {was}.",
     "missing_surge": "{feature} is missing from {value} of the requests; on the baseline from {was}.",
     "invalid_surge": "{value} of the values of {feature} are of the wrong type; on the baseline {was}.",
@@ -71,6 +75,7 @@ _RATIOS = {
         "{segment} is wrongly predicted positive {value} as often as those it is compared with."
     ),
     "true_positive_rate": "Positives of {segment} are found {value} as often as those of the others.",
+    "precision": "Of {segment}, positive predictions are right {value} as often as those of the others.",
 }
 REASONS = {
     "constraint_broken": "a red line is broken",
@@ -138,8 +143,8 @@ def meaning(key: MonitorKey, evidence: Evidence) -> str:
     """One sentence that a product manager can repeat."""
     value, was = number(evidence.value, unit(key)), number(evidence.reference, unit(key))
     names = {**_names(key), "value": value.replace("×", "times"), "was": was}
-    if key.detector in _SURGES:
-        return _SURGES[key.detector].format(**names)
+    if key.detector in _SAID:
+        return _SAID[key.detector].format(**names)
     match key.detector:
         case "group_ratio":
             return _RATIOS.get(key.metric, "{metric} of {segment} is {value} that of the others.").format(
