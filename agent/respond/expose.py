@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agent.measure.catalogue import row_of
 from agent.respond import families
 from agent.respond.series import Buckets, Exposition, Series
 from agent.respond.view import OVERALL, CounterKey, ModelView, MonitorView, Severity, VersionView, View
@@ -108,6 +109,7 @@ def _by_importance(model: ModelView, versions: list[VersionView]) -> Iterator[Se
     yield from _roles(model)
     yield from _verdicts(model)
     yield from _experiments(model)
+    yield from _history(model, versions)
     yield from _ratios(model)
     for version in versions:
         yield from _overall(model.name, version)
@@ -170,6 +172,23 @@ def _roles(model: ModelView) -> Iterator[Series]:
                 yield Series(families.BAR, (*labels, bound), value)
     for reason, count in sorted(Counter(str(alarm.reason) for alarm in model.held).items()):
         yield Series(families.HELD, (model.name, reason), count)
+
+
+def _history(model: ModelView, versions: Iterable[VersionView]) -> Iterator[Series]:
+    """How the model got here: its age, what the newest version changed, how far it is from the launch."""
+    if model.staleness is not None:
+        yield Series(families.AGE, (model.name,), model.staleness.age_ms / 1000)
+        yield Series(families.NEW_VERSIONS, (model.name,), model.staleness.new_versions_30d)
+    for one in model.changes:
+        yield Series(families.CHANGE, (model.name, one.version, one.previous, one.metric), one.difference)
+    for version in versions:
+        lifetime = version.windows.get("lifetime")
+        now = lifetime.metrics.get(OVERALL, {}) if lifetime else {}
+        for metric, before in sorted(version.launch.items()):
+            row = row_of(metric)
+            if metric in now and row is not None and row.direction != "neither" and row.unit != "count":
+                labels = (model.name, version.version, metric)
+                yield Series(families.GAP, labels, now[metric].value - before.value)
 
 
 def _experiments(model: ModelView) -> Iterator[Series]:

@@ -136,6 +136,25 @@ DETECTOR_HIGH = Family(
     "plumbline_detector_value_high", "gauge", "Upper end of its interval.", (*_MONITOR, "metric")
 )
 
+AGE = Family(
+    "plumbline_model_age_seconds", "gauge", "Event time since the newest version's first prediction.", _MODEL
+)
+NEW_VERSIONS = Family(
+    "plumbline_new_versions_30d", "gauge", "Versions first seen within 30 days of event time.", _MODEL
+)
+CHANGE = Family(
+    "plumbline_version_change",
+    "gauge",
+    "A metric of the newest version minus that of the version before, over their lifetimes.",
+    (*_VERSION, "previous_version", "metric"),
+)
+GAP = Family(
+    "plumbline_offline_online_gap",
+    "gauge",
+    "A metric over the version's lifetime minus its value at launch (baseline, or first labels).",
+    (*_VERSION, "metric"),
+)
+
 _LIFT = (*_MODEL, "experiment", "variant", "metric")
 LIFT = Family("plumbline_experiment_lift", "gauge", "Variant minus control, over all their events.", _LIFT)
 LIFT_LOW = Family(

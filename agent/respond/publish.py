@@ -19,6 +19,7 @@ from agent.measure.shares import PREDICTION, SCORE, output
 from agent.measure.window import Sums, window
 from agent.respond.compare import experiments
 from agent.respond.roles import Roles, metric_of, ranked
+from agent.respond.tradeoff import changes, launch, staleness
 from agent.respond.view import (
     OVERALL,
     ConstraintView,
@@ -67,6 +68,8 @@ def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
         suspects={v: found for v in at_work if (found := ranked(drift, v))},
         life=life,
         experiments=experiments(model),
+        changes=changes(model),
+        staleness=staleness(model) if model.seen else None,
         reviews_due=sum(metric.review_due for metric in life.values()),
     )
 
@@ -147,6 +150,9 @@ def version_view(judge: Judge, version: str, at_ms: int) -> VersionView:
         values,
         latency,
         latency_sum,
+        launch(model.layout, reference.performance, model.config.min_samples)
+        if reference is not None and reference.performance_ready
+        else {},
     )
 
 

@@ -50,6 +50,7 @@ def _model(model: ModelView, windows: Sequence[tuple[str, WindowView]]) -> Json:
         "metrics": {} if whole is None else _metrics(whole, OVERALL),
         "segments": {} if whole is None else _segments(whole),
         "windows": [_window(name, window) for name, window in windows if name != LIFETIME],
+        "version_changes": [asdict(change) for change in model.changes],
         "experiments": [asdict(experiment) for experiment in model.experiments],
         "alarms": [_alarm(alarm) for alarm in model.alarms],
         "triggers": [dict(trigger) for trigger in model.triggers],

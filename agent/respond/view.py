@@ -212,6 +212,38 @@ class VersionView:
     latency: Sequence[tuple[float, int]] = ()
     """Cumulative latency histogram, lifetime: (upper bound in seconds, events at or below), +inf last."""
     latency_sum: float = 0.0
+    launch: Mapping[str, MetricValue] = field(default_factory=dict)
+    """What the baseline, or the version's own first labels, say of each metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """One metric of the newest version against the version before, over the lifetime of both."""
+
+    metric: str
+    version: str
+    previous: str
+    value: MetricValue
+    previous_value: MetricValue
+    difference: float
+    low: float | None
+    high: float | None
+    """An interval that holds at all looks at once, where the metric is a rate."""
+    better: bool | None
+    """Surely better or worse; None where nobody can tell."""
+    allowed: bool | None
+    """What the red line on it says; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StalenessView:
+    """How old the newest version is, in event time."""
+
+    version: str
+    age_ms: int
+    """Since its first prediction: since the last retraining that was deployed."""
+    new_versions_30d: int
+    """The first version of all does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +279,8 @@ class ModelView:
     """By metric."""
     reviews_due: int = 0
     experiments: Sequence[ExperimentView] = ()
+    changes: Sequence[ChangeView] = ()
+    staleness: StalenessView | None = None
 
 
 class CounterKey(NamedTuple):

@@ -13,7 +13,10 @@ KEY = MonitorKey("credit", "v1", "group_ratio", segment="sex=f", metric="false_p
 JOIN = {"predictions": 200, "joined": 120, "pending": 70, "expired": 10, "feedback": 150}
 KEYS = {
     "report": {"models", "rejected", "seconds"},
-    "model": {"predictions", "feedback", "joined", "metrics", "segments", "windows", "alarms", "triggers"},
+    "model": {
+        *("predictions", "feedback", "joined", "metrics", "segments", "windows", "alarms", "triggers"),
+        *("experiments", "version_changes"),
+    },
     "window": {"window", "start", "end", "n", "metrics", "drift"},
     "alarm": {"time", "detector", "feature", "segment", "severity", "evidence"},
 }

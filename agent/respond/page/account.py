@@ -114,7 +114,23 @@ def versions(model: ModelView, main: VersionView) -> Html:
         )
     rest = len(newest) - len(rows)
     caption = words("At work now" + (f"; {rest} more in /status" if rest else ""))
-    return table(caption, ("Version", "First seen", "Last seen", "Predictions", "Baseline"), rows)
+    shown = table(caption, ("Version", "First seen", "Last seen", "Predictions", "Baseline"), rows)
+    return join([shown, _changes(model)])
+
+
+def _changes(model: ModelView) -> Html:
+    """What the newest version changed, in one row a metric; nothing where there was none before."""
+    if not model.changes:
+        return NOTHING
+    rows = []
+    for one in model.changes:
+        unit = unit_of(one.metric)
+        known = {True: "better", False: "worse", None: "nobody can tell yet"}[one.better]
+        bar = {True: "allowed", False: "beyond its red line", None: ""}[one.allowed]
+        told = f"{number(one.previous_value.value, unit)} → {number(one.value.value, unit)}"
+        rows.append([words(tell.plain(one.metric)), words(told), words(known), words(bar)])
+    caption = words(f"Against version {name(model.changes[0].previous)}, over the lifetime of both")
+    return table(caption, ("Metric", "Before → now", "Is it?", "Red line"), rows)
 
 
 def numbers(version: VersionView) -> Html:
