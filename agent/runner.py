@@ -31,6 +31,7 @@ from agent.measure.clock import Clock
 from agent.pipeline import Control, Pipeline
 from agent.reload import Reload
 from agent.respond import manual
+from agent.respond.certificate import Certificate
 from agent.respond.delivery import Deliveries, Report
 from agent.respond.expose import Runtime
 from agent.respond.gate import Gate
@@ -129,13 +130,24 @@ class Agent:
 
     def serve(self) -> None:
         """Listen; what an earlier run committed is shown at once."""
-        http, gate = self.config.http, None
-        if self._reload and http.reload_token_file:
-            gate = Gate(http.reload_token_file, self._reload.ask)
-        self.server = Server(http.host, http.port, time.monotonic, reload=gate)
+        http = self.config.http
+        self.server = Server(
+            http.host,
+            http.port,
+            time.monotonic,
+            reload=(Gate(http.reload_token_file), self._reload.ask)
+            if self._reload and http.reload_token_file
+            else None,
+            readers=Gate(http.read_token_file, http.read_username, http.read_password_file)
+            if http.read_token_file or http.read_password_file
+            else None,
+            certificate=Certificate(http.tls_cert_file, http.tls_key_file) if http.tls_cert_file else None,
+        )
         self.server.start()
         self._publish()
-        _log.info("serving", url=f"http://{http.host}:{self.server.port}/metrics")
+        _log.info(
+            "serving", url=f"http{'s' if http.tls_cert_file else ''}://{http.host}:{self.server.port}/metrics"
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Read until the source ends or `stop` is set, and commit what was read."""

@@ -462,6 +462,15 @@ class HttpConfig(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     reload_token_file: Path | None = None
     """A file with the bearer token of `POST /-/reload`; without it there is no such call."""
+    tls_cert_file: Path | None = None
+    """PEM of the certificate to serve with: from then on https:// only, the probes included."""
+    tls_key_file: Path | None = None
+    """PEM of its key, unless tls_cert_file holds both."""
+    read_token_file: Path | None = None
+    """A file with a bearer token, without which nobody reads /, /metrics and /status; probes stay open."""
+    read_username: str | None = None
+    """Or a user (browsers ask for one), whose password is in read_password_file; either opens."""
+    read_password_file: Path | None = None
 
 
 class Config(Section):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 
-from agent.config import Config, ConstraintConfig, KafkaConfig, ModelConfig, format_duration
+from agent.config import Config, ConstraintConfig, HttpConfig, KafkaConfig, ModelConfig, format_duration
 from agent.config.file import Loc, Problem
 from agent.errors import ConfigError
 
@@ -17,7 +17,13 @@ _MINUTE = timedelta(minutes=1)
 
 def rules(config: Config, *, need_baselines: bool) -> list[Problem]:
     """Return every broken rule of a config whose single values are right."""
-    problems = [*_kafka(config.kafka), *_topics(config), *_mappings(config), *_webhooks(config)]
+    problems = [
+        *_kafka(config.kafka),
+        *_http(config.http),
+        *_topics(config),
+        *_mappings(config),
+        *_webhooks(config),
+    ]
     for name, model in config.models.items():
         loc: Loc = ("models", name)
         checks = (
@@ -68,6 +74,18 @@ def _tls(kafka: KafkaConfig, given: list[str]) -> Iterator[Problem]:
     elif kafka.ssl_certfile is None and (alone := [key for key in given if key != "ssl_cafile"]):
         remedy = "add kafka.ssl_certfile: FILE, or remove it"
         yield Problem(("kafka", alone[0]), "the certificate that it belongs to", remedy)
+
+
+def _http(http: HttpConfig) -> Iterator[Problem]:
+    if http.tls_key_file and not http.tls_cert_file:
+        remedy = "add http.tls_cert_file: FILE, or remove it"
+        yield Problem(("http", "tls_key_file"), "the certificate that it belongs to", remedy)
+    if http.read_username and not http.read_password_file:
+        remedy = "add http.read_password_file: FILE, or remove it"
+        yield Problem(("http", "read_username"), "a password beside it", remedy, http.read_username)
+    if http.read_password_file and not http.read_username:
+        remedy = "add http.read_username: name (a token alone goes into http.read_token_file)"
+        yield Problem(("http", "read_password_file"), "the user that it belongs to", remedy)
 
 
 def _topics(config: Config) -> Iterator[Problem]:

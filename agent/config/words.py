@@ -60,6 +60,8 @@ def _unknown_key(loc: Loc, document: Document, schema: Schema) -> Problem:
             remedy = "name files that hold it: secret_files for signing, header_files for Authorization"
         elif loc[0] == "http" and "reload" in key:
             remedy = "name a file that holds it in http.reload_token_file"
+        elif loc[0] == "http" and re.search("token|pass|auth", key, re.IGNORECASE):
+            remedy = "name a file that holds it in http.read_token_file or http.read_password_file"
         else:
             remedy = "remove it; Plumbline takes no secret here"
         return Problem(loc, expected, remedy, "(not shown)")

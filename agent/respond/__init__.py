@@ -11,4 +11,6 @@ families the name, meaning and labels of every metric
 expose   the view as Prometheus text
 status   the view as JSON
 server   one HTTP port for both, and for the probes
+gate     who may read, and who may reload
+certificate what the port's TLS shows
 """

@@ -3,7 +3,8 @@
 Every answer is made from one immutable content object that `publish` swaps in, so that a scrape never waits
 for the processing and never sees half a commit. Readiness never depends on Kafka: in a sidecar it would take
 the model itself out of traffic. Read-only (GET and HEAD) but for POST /-/reload, which is there only where a
-token is configured. No body is ever read.
+token is configured. No body is ever read. With a certificate it speaks TLS and nothing else; with a gate for
+readers, only the probes answer whoever asks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import structlog
 
 from agent.errors import StartError
 from agent.respond import page, status
+from agent.respond.certificate import Certificate
 from agent.respond.expose import Runtime, render
 from agent.respond.gate import Gate
 from agent.respond.view import View
@@ -48,7 +50,8 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
 
-_READ = ("/", "/metrics", "/status", "/livez", "/readyz")
+_GUARDED = ("/", "/metrics", "/status")
+_READ = (*_GUARDED, "/livez", "/readyz")
 
 
 class _Page:
@@ -105,10 +108,14 @@ class Server:
         port: int,
         now: Callable[[], float],
         live_s: float = LIVE_S,
-        reload: Gate | None = None,
+        reload: tuple[Gate, Callable[[], None]] | None = None,
+        readers: Gate | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self._address = (host, port)
         self._reload = reload
+        self._readers = readers
+        self.certificate = certificate
         self.now = now
         self._live_s = live_s
         self._last_beat = now()
@@ -153,8 +160,13 @@ class Server:
             thread.join(REQUEST_S)
             http.server_close()
 
-    def page(self, path: str, query: str = "") -> _Page:
-        """The answer to one path."""
+    def get(self, path: str, query: str, authorization: str) -> _Page:
+        """The answer to a GET."""
+        if path in _GUARDED and self._readers and not self._readers.allows(authorization):
+            return _unauthorized(self._readers)
+        return self._page(path, query)
+
+    def _page(self, path: str, query: str = "") -> _Page:
         match path:
             case "/":
                 return self._content.page(query, self._stalled_s())
@@ -176,11 +188,11 @@ class Server:
         if path in _READ:
             return None
         if path != "/-/reload" or self._reload is None:
-            return self.page("/-/")
-        if not self._reload.allows(authorization):
-            asks = {"WWW-Authenticate": "Bearer"}
-            return _Page(b"a bearer token is needed\n", _TEXT, HTTPStatus.UNAUTHORIZED, asks)
-        self._reload.ask()
+            return self._page("/-/")
+        gate, ask = self._reload
+        if not gate.allows(authorization):
+            return _unauthorized(gate)
+        ask()
         told = b"asked; plumbline_config_last_reload_successful and the log tell how it ended\n"
         return _Page(told, _TEXT, HTTPStatus.ACCEPTED)
 
@@ -188,6 +200,11 @@ class Server:
         """Seconds since the loop last beat, once they are too many."""
         silent = self.now() - self._last_beat
         return silent if silent > self._live_s else None
+
+
+def _unauthorized(gate: Gate) -> _Page:
+    asks = {"WWW-Authenticate": gate.challenge}
+    return _Page(b"a token or password is needed\n", _TEXT, HTTPStatus.UNAUTHORIZED, asks)
 
 
 def _probe(good: bool, yes: str, no: str) -> _Page:
@@ -222,6 +239,14 @@ class _Http(ThreadingHTTPServer):
         finally:
             self.slots.release()
 
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """In the connection's own thread: a handshake that drags on holds up nobody else."""
+        if self.owner.certificate is None:
+            super().finish_request(request, client_address)
+            return
+        with self.owner.certificate.wrap(request, REQUEST_S) as secured:
+            super().finish_request(secured, client_address)
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A client that goes away is no error; anything else is ours, and is logged."""
         error = sys.exc_info()[1]
@@ -246,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        self._answer(self.server.owner.page(path, query))
+        self._answer(self.server.owner.get(path, query, self.headers.get("Authorization", "")))
 
     def do_POST(self) -> None:
         path = self.path.partition("?")[0]

@@ -18,9 +18,11 @@ TOKEN = "s3cret/=t\u00f6ken"
 
 
 @contextmanager
-def serving(gate: Gate | None) -> Iterator[Callable[..., tuple[int, dict[str, str], bytes]]]:
+def serving(
+    gate: Gate | None, ask: Callable[[], object] = lambda: pytest.fail("asked")
+) -> Iterator[Callable[..., tuple[int, dict[str, str], bytes]]]:
     """A server with or without a gate; yields one request over a real connection."""
-    server = Server("127.0.0.1", 0, time.monotonic, reload=gate)
+    server = Server("127.0.0.1", 0, time.monotonic, reload=(gate, lambda: (ask(), None)[1]) if gate else None)
     server.start()
 
     def request(
@@ -71,7 +73,7 @@ def test_without_a_token_file_there_is_no_such_call() -> None:
 def test_without_the_right_token_nothing_is_asked(file: Path, authorization: bytes | None) -> None:
     """401, told that a bearer token is needed, and nothing happens."""
     asked: list[bool] = []
-    with serving(Gate(file, lambda: asked.append(True))) as request:
+    with serving(Gate(file), lambda: asked.append(True)) as request:
         code, headers, body = request(authorization)
     assert (code, headers["WWW-Authenticate"], asked) == (401, "Bearer", [])
     assert TOKEN.encode() not in body
@@ -82,7 +84,7 @@ def test_without_the_right_token_nothing_is_asked(file: Path, authorization: byt
 def test_the_right_token_asks_once(file: Path, scheme: str, body: bytes | None) -> None:
     """202 at once, with or without a body; how it ends is told by gauges and log."""
     asked: list[bool] = []
-    with serving(Gate(file, lambda: asked.append(True))) as request:
+    with serving(Gate(file), lambda: asked.append(True)) as request:
         code, headers, _ = request(bearer(scheme=scheme), body=body)
     assert (code, asked) == (202, [True])
     assert headers["Cache-Control"] == "no-store"
@@ -90,7 +92,7 @@ def test_the_right_token_asks_once(file: Path, scheme: str, body: bytes | None) 
 
 def test_a_rotated_token_counts_at_once(file: Path) -> None:
     """The old one no longer opens, the new one does, without a restart."""
-    with serving(Gate(file, lambda: None)) as request:
+    with serving(Gate(file), lambda: None) as request:
         assert request(bearer())[0] == 202
         file.write_text("another")
         assert [request(bearer())[0], request(bearer("another"))[0]] == [401, 202]
@@ -102,15 +104,15 @@ def test_a_rotated_token_counts_at_once(file: Path) -> None:
 def test_a_missing_or_empty_token_opens_to_nobody(file: Path, spoil: Callable[[Path], object]) -> None:
     """Above all no empty token to an empty file; the log says why, and no token."""
     spoil(file)
-    with capture_logs() as logs, serving(Gate(file, lambda: pytest.fail("asked"))) as request:
+    with capture_logs() as logs, serving(Gate(file)) as request:
         assert [request(a)[0] for a in (b"Bearer ", b"Bearer", None, bearer())] == [401] * 4
-    assert len({line["event"] for line in logs} & {"reload_token_unreadable", "reload_token_empty"}) == 1
+    assert len({line["event"] for line in logs} & {"http_secret_unreadable", "http_secret_empty"}) == 1
     assert TOKEN not in str(logs)
 
 
 def test_reading_stays_reading(file: Path) -> None:
     """GET asks for no reload, and a POST changes nothing anywhere else, even with the token."""
-    with serving(Gate(file, lambda: pytest.fail("asked"))) as request:
+    with serving(Gate(file)) as request:
         assert request(bearer(), method="GET")[0] == 404
         assert [request(bearer(), path)[0] for path in ("/", "/metrics", "/readyz")] == [405] * 3
         assert [request(bearer(), path)[0] for path in ("/-/reload/", "/-/quit", "/nowhere")] == [404] * 3

@@ -94,6 +94,15 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
+{{- define "plumbline.tls" -}}
+{{- dig "http" "tls_cert_file" "" .Values.config -}}
+{{- end }}
+
+{{/* A kubelet asks in the clear unless it is told; it does not check the certificate. */}}
+{{- define "plumbline.probeScheme" -}}
+{{- if include "plumbline.tls" . }}, scheme: HTTPS{{ end -}}
+{{- end }}
+
 {{/* The volumes of both modes, but the state's. */}}
 {{- define "plumbline.volumes" -}}
 - name: plumbline-config
@@ -121,7 +130,7 @@ startupProbe: the model would wait for it. The livenessProbe asks whether the lo
   restartPolicy: Always
   {{- include "plumbline.container" . | nindent 2 }}
   livenessProbe:
-    httpGet: {path: /livez, port: metrics}
+    httpGet: {path: /livez, port: metrics{{ include "plumbline.probeScheme" . }}}
     initialDelaySeconds: 60
     periodSeconds: 20
     timeoutSeconds: 5
