@@ -28,6 +28,17 @@ class Partition(NamedTuple):
     partition: int
 
 
+class Mark(NamedTuple):
+    """How far the durable state is in a partition, and where whoever has lost it begins again."""
+
+    next: int
+    safe: int
+    """The lowest offset of an open hour: read from here, every hour from `open_ms` on is counted whole."""
+    open_ms: int = NO_TIME
+    config: str = ""
+    """The digest of the config in force."""
+
+
 class Kind(StrEnum):
     """What a record claims to be."""
 
@@ -56,6 +67,7 @@ class Reason(StrEnum):
     BAD_NUMBER = "bad_number"
     POISON_BATCH = "poison_batch"
     NOT_RETAINED = "not_retained"
+    STATE_LOST = "state_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,8 @@ class RawBatch:
     headers: Sequence[Headers] | None = None
     """None when no record of the batch has headers."""
     frame: pl.DataFrame | None = None
+    floor_ms: int = NO_TIME
+    """Predictions of an earlier time no longer count: the state that counted their fellows is lost."""
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agent.config import Config
-from agent.events import NO_TIME, Decoded, Kind, Partition, RawBatch, Reason, Rejected
+from agent.events import NO_TIME, Decoded, Kind, Mark, Partition, RawBatch, Reason, Rejected
+from agent.ingest.budget import DeadLetterBudget
 from agent.ingest.decode import Decoder
 from agent.ingest.mapping import Schema, source_of
 from agent.judge import Judge
@@ -59,7 +60,8 @@ class Pipeline:
         self.judges = {name: Judge(model) for name, model in self.models.models.items()}
         self.decoder = Decoder.of(config, _schema(config, self.models.models.values()))
         self.partitions: frozenset[Partition] = frozenset()
-        self.state = State(self.models, self.judges, config.digest())
+        self.budget = DeadLetterBudget(config.dead_letters)
+        self.state = State(self.models, self.judges, self.budget, config.digest())
         self.state.restore(store)
         self.positions = self.state.positions
         self.counters = self.state.counters
@@ -86,10 +88,16 @@ class Pipeline:
         self.partitions = frozenset(partitions)
 
     def apply(self, raw: RawBatch, decode: Callable[[Decoder, RawBatch], Decoded] = Decoder.decode) -> None:
-        """Fold one batch; records already applied are skipped. A backtest by rows decodes in its own way."""
+        """Fold one batch; records already applied are skipped. A backtest by rows decodes in its own way.
+
+        PoisonError if nearly all is unusable: then the state must not be committed any more.
+        """
         at = self.positions.get(raw.partition, 0)
         if len(raw) and int(raw.offsets[0]) < at:
             raw = _after(raw, at)
+        if raw.floor_ms > NO_TIME:
+            for model in self.models.models.values():
+                model.clock.raise_floor(raw.partition, raw.floor_ms)
         decoded = decode(self.decoder, raw)
         applied = self.models.apply(decoded)
         values = raw.values
@@ -97,6 +105,9 @@ class Pipeline:
         for offset in applied.unknown_class:
             value = values[int(np.searchsorted(raw.offsets, offset))] if values else None
             rejected.append(Rejected(raw.partition, offset, Reason.UNKNOWN_CLASS, value))
+        if len(raw):
+            bad = np.isin(raw.offsets, [one.offset for one in rejected])
+            self.budget.spend(raw.partition.topic, bad, [one.reason for one in rejected])
         self.reject(rejected)
         outcomes = {
             "merged": applied.merged,
@@ -112,7 +123,11 @@ class Pipeline:
     def skipped(self, rejected: Sequence[Rejected]) -> None:
         """Take in what the source could not read: each counts as one record, however long its range."""
         for one in rejected:
-            self._count("records_read", 1, topic=one.partition.topic)
+            topic = one.partition.topic
+            self._count("records_read", 1, topic=topic)
+            if one.last_offset is not None:
+                gap = one.last_offset - one.offset + 1
+                self._count("unrecoverable_offsets", gap, topic=topic, reason=one.reason.value)
         self.reject(rejected)
 
     def reject(self, rejected: Sequence[Rejected]) -> None:
@@ -194,6 +209,14 @@ class Pipeline:
         self._count("retraining_events", 1, model_name=model_name, type=kind)
 
     # out
+
+    def marks(self) -> dict[Partition, Mark]:
+        """What the group is told of each partition; right after a commit, for it is of the state as it is."""
+        open_ms = self.models.open_from(low for low, _ in self.watermarks().values())
+        config = self.state.config_sha256[:12]
+        return {
+            p: Mark(at, self.models.safe(p, at, open_ms), open_ms, config) for p, at in self.positions.items()
+        }
 
     def commit(
         self, committed_at_s: float, acknowledged: Sequence[int] = (), delivered: Report | None = None

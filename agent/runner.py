@@ -247,7 +247,7 @@ class Agent:
             self._publish()
             return False
         failpoint("before_group_commit")
-        self.source.commit(self.pipeline.positions)  # 5
+        self.source.commit(self.pipeline.marks())  # 5
         return True
 
     def _gather(self) -> None:

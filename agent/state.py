@@ -13,6 +13,7 @@ import numpy as np
 
 from agent.errors import StateError
 from agent.events import Partition
+from agent.ingest.budget import DeadLetterBudget
 from agent.judge import Judge
 from agent.measure.model import Model
 from agent.measure.models import Models
@@ -31,6 +32,7 @@ class State:
 
     models: Models
     judges: Mapping[str, Judge]
+    budget: DeadLetterBudget
     config_sha256: str
     """Of the config in force; stored with each commit."""
     positions: dict[Partition, int] = field(default_factory=dict)
@@ -65,7 +67,9 @@ class State:
             (AGENT, "delivered"): json.dumps(sorted([*k, n] for k, n in self.delivered.items())),
             (AGENT, "commits"): str(self.commits + 1),
             (AGENT, "config"): json.dumps({"sha256": self.config_sha256}),
+            (AGENT, "poison"): json.dumps(self.budget.state()),
         }
+        found |= {(AGENT, n): text for n, text in models.feedback_offsets.documents()}
         for name, judge in self.judges.items():
             found |= {(name, f"judge:{n}"): text for n, text in judge.state().items()}
             found |= {(name, n): json.dumps(held) for n, held in _model_state(judge.model).items()}
@@ -82,6 +86,8 @@ class State:
         self.models.feedback_clock.load(feedback)
         self.models.any_clock.load(any_)
         self.models.counts.update(json.loads(agent["counts"]))
+        self.models.feedback_offsets.load(agent.items())
+        self.budget.load(json.loads(agent["poison"]))
         self.commits = int(agent["commits"])
         for counter, labels, n in json.loads(agent["counters"]):
             self.counters[CounterKey(counter, tuple((k, v) for k, v in labels))] = n
@@ -103,7 +109,7 @@ class State:
     def fingerprint(self) -> str:
         """SHA-256 of the state, the same for any batch sizes, commit times and restarts (I2)."""
         digest = hashlib.sha256()
-        skipped = {(AGENT, "commits"), (AGENT, "config"), (AGENT, "delivered")}
+        skipped = {(AGENT, name) for name in ("commits", "config", "delivered", "poison")}
         named = {"slices", "versions"}  # codes in order of appearance; what they name is digested instead
         for key, text in sorted(self.documents().items()):
             if key not in skipped and key[1] not in named:

@@ -161,6 +161,10 @@ class DeadLetterConfig(Section):
     """JSON lines; default dead-letters.jsonl in the state directory."""
     payload: Literal["keep", "hash", "drop"] = "hash"
     """hash by default: a copy of the payload would copy personal data."""
+    max_consecutive: Annotated[int, Field(gt=0)] | None = 10_000
+    """After so many of a topic in a row the agent stops with exit code 3; null: it diverts them all."""
+    max_ratio: Annotated[float, Field(gt=0, le=1)] | None = 0.9
+    """The same for a larger share of 10,000 records of a topic."""
 
 
 class FairnessConfig(Section):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agent.events import Int64s, Partition, RawBatch, Rejected
+from agent.events import Int64s, Mark, Partition, RawBatch, Rejected
 from agent.ingest.simulate import LABELS, World, feedback
 from agent.ingest.story import END, MINUTE_MS, START_MS
 
@@ -103,7 +103,7 @@ class DemoSource:
         """None: the simulated world damages nothing."""
         return ()
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """Nobody outside to tell."""
 
     @property

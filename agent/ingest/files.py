@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from agent.errors import StartError
-from agent.events import NO_TIME, Int64s, Partition, RawBatch, Rejected
+from agent.events import NO_TIME, Int64s, Mark, Partition, RawBatch, Rejected
 
 CHUNK_ROWS = 20_000
 CHUNK_BYTES = 16 << 20
@@ -55,7 +55,7 @@ class FileSource:
         """None: a damaged file stops the reading."""
         return ()
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """Nobody outside needs to know."""
 
     @property

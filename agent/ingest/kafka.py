@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ from kafka.structs import OffsetAndMetadata
 
 from agent.config import KafkaConfig
 from agent.errors import StartError
-from agent.events import NO_TIME, Headers, Int64s, Partition, RawBatch, Reason, Rejected
+from agent.events import NO_TIME, Headers, Int64s, Mark, Partition, RawBatch, Reason, Rejected
 from agent.ingest.consumer import consumer_options, name_of, open_consumer
-from agent.ingest.placement import REQUEST_MS, Listener, Notes, Placement
+from agent.ingest.placement import REQUEST_MS, Listener, Notes, Placement, metadata
 from agent.ingest.poison import Poisoned
 from agent.ingest.progress import Progress, ends_of
 from agent.ingest.records import Chunk
@@ -63,6 +64,7 @@ class KafkaSource:
         """Assigned, and not yet let go: where to begin is not known."""
         self._reading: set[Partition] = set()
         self._progress = Progress()
+        self._knew_nothing = True
         self._poisoned = Poisoned(self._options, self._passed)
         self._committed: dict[Partition, int] = {}
         self._rejected: list[Rejected] = []
@@ -74,6 +76,7 @@ class KafkaSource:
     def start(self, positions: Mapping[Partition, int]) -> None:
         """Connect, check topics and positions, and join the group; see Source.start."""
         self.close()
+        self._knew_nothing = not positions
         self._progress.positions = {p: at for p, at in positions.items() if p.topic in self._topics}
         self._consumer = open_consumer(self._config, self._options, self._instance)
         try:
@@ -125,17 +128,17 @@ class KafkaSource:
         """Assigned partitions that are being read."""
         return frozenset(self._reading)
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """Tell the group, never backwards; a failure is logged, and the next commit says more."""
-        ahead = {
-            p: at for p, at in positions.items() if p in self._reading and at > self._committed.get(p, -1)
-        }
+        ahead = {p: m for p, m in marks.items() if p in self._reading and m.next > self._committed.get(p, -1)}
         if self._consumer is None or not ahead or not self._connected:
             return
         try:
-            offsets = {TopicPartition(*p): OffsetAndMetadata(at, "", -1) for p, at in ahead.items()}
+            offsets = {
+                TopicPartition(*p): OffsetAndMetadata(m.next, metadata(m), -1) for p, m in ahead.items()
+            }
             self._consumer.commit(offsets, timeout_ms=REQUEST_MS)
-            self._committed.update(ahead)
+            self._committed.update({p: m.next for p, m in ahead.items()})
         except Exception as error:  # the state is durable already; the group may lag behind it
             log.warning("group offsets not committed, will try again", error=say(error))
 
@@ -235,13 +238,17 @@ class KafkaSource:
         for retained in placement.retained(sorted(self._waiting)):
             partition = retained.partition
             try:
-                at = placement.beginning(retained)
+                begin = placement.beginning(retained)
             except StartError as error:
                 log.error("partition is not read", error=str(error))
                 continue
-            was = self._progress.positions.get(partition, at)
-            if at > was:
-                self._skip(partition, was, at, Reason.NOT_RETAINED)
+            at = begin.at
+            if begin.of_group and self._knew_nothing and begin.wanted > 0:
+                self._skip(partition, 0, begin.wanted, Reason.STATE_LOST)
+            if at > begin.wanted:
+                self._skip(partition, begin.wanted, at, Reason.NOT_RETAINED)
+            if begin.floor_ms > NO_TIME:
+                self._skipped.append(replace(_nothing(partition, at), floor_ms=begin.floor_ms))
             self._consumer.seek(TopicPartition(*partition), at)
             self._consumer.resume(TopicPartition(*partition))
             self._waiting.discard(partition)

@@ -2,11 +2,13 @@
 
 The client's listener runs on its I/O thread, where no call may wait: it pauses what is assigned, at a
 placeholder, and leaves a note. The polling thread takes the notes and looks up where to begin. The state's
-positions win over the group's, which forgets after a week.
+positions win over the group's, which forgets after a week. A state that knows nothing at all was lost, or is
+new: it begins where the group's metadata says that every open hour can still be counted whole.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from kafka import ConsumerRebalanceListener, TopicPartition
 
 from agent.config import KafkaConfig
 from agent.errors import StartError
-from agent.events import Partition
+from agent.events import NO_TIME, Mark, Partition
 from agent.ingest.consumer import name_of
 from agent.ingest.refusal import where
 
@@ -52,6 +54,31 @@ class Retained(NamedTuple):
     partition: Partition
     first: int
     end: int
+
+
+class Beginning(NamedTuple):
+    """Where to begin."""
+
+    at: int
+    wanted: int
+    """Below `at` where the broker no longer has it."""
+    floor_ms: int = NO_TIME
+    """Predictions of an earlier time were counted by a state that is lost."""
+    of_group: bool = False
+    """Only the group knew."""
+
+
+def metadata(mark: Mark) -> str:
+    """A mark as text for the group's offset."""
+    return f"safe={mark.safe};open={mark.open_ms};config={mark.config}"
+
+
+def mark_of(next_: int, text: str) -> Mark:
+    """The mark that a group's offset tells; without metadata of ours nothing before it can be made again."""
+    found = re.match(r"safe=(\d+);open=(-?\d+);", text)
+    if found is None or not 0 <= int(found[1]) <= next_:
+        return Mark(next_, next_)
+    return Mark(next_, int(found[1]), int(found[2]))
 
 
 class Placement:
@@ -99,29 +126,36 @@ class Placement:
         end = self._consumer.end_offsets(asked, timeout_ms=REQUEST_MS)
         return [Retained(Partition(*tp), first[tp], end[tp]) for tp in asked]
 
-    def beginning(self, retained: Retained) -> int:
+    def beginning(self, retained: Retained) -> Beginning:
         """The first offset to read; StartError if beginning there would lose or invent records."""
         partition, first, end = retained
         at = self._positions.get(partition)
         whose = "the state"
+        mark = None
         if at is None:
             whose = f"group {self._config.group_id}"
-            at = self._consumer.committed(TopicPartition(*partition), timeout_ms=REQUEST_MS)
+            told = self._consumer.committed(TopicPartition(*partition), metadata=True, timeout_ms=REQUEST_MS)
+            if told is not None and told.offset >= 0:
+                mark = mark_of(told.offset, told.metadata or "")
+                at = mark.next
         if at is None:
             if self._strict:
                 raise StartError(
                     f"{name_of(partition)}: neither the state nor {whose} knows where to begin; kafka.start "
                     "is fail. Set it to earliest or latest for the first start."
                 )
-            return first if self._config.start == "earliest" else end
+            begin = first if self._config.start == "earliest" else end
+            return Beginning(begin, begin)
         if at > end:
             raise StartError(
                 f"{name_of(partition)}: {whose} is at {at}, but the broker ends at {end}; was the topic made "
                 "anew? Start with a new state.dir and group_id."
             )
-        if at < first and self._strict:
+        wanted = at if mark is None else mark.safe
+        if wanted < first and self._strict:
             raise StartError(
-                f"{name_of(partition)}: {whose} is at {at}, but the broker retains only {first} and later. "
-                f"Set kafka.start to earliest to go on without {first - at} records."
+                f"{name_of(partition)}: {whose} is at {wanted}, but the broker has only {first} and later. "
+                f"Set kafka.start to earliest to go on without {first - wanted} records."
             )
-        return max(at, first)
+        floor_ms = NO_TIME if mark is None else mark.open_ms
+        return Beginning(max(wanted, first), wanted, floor_ms, of_group=mark is not None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agent.events import Headers, Partition, RawBatch, Rejected
+from agent.events import Headers, Mark, Partition, RawBatch, Rejected
 from agent.ingest.source import Source
 
 MAX_RECORDS = 100_000
@@ -45,7 +45,7 @@ class Prefetch:
         self._rejected: list[Rejected] = []
         self._handed: list[Rejected] = []
         """Rejected records that lie within what the last poll handed over."""
-        self._to_commit: Mapping[Partition, int] | None = None
+        self._to_commit: Mapping[Partition, Mark] | None = None
         self._seen = _Seen()
         self._error: BaseException | None = None
         self._closing = False
@@ -96,10 +96,10 @@ class Prefetch:
         taken, self._handed = self._handed, []
         return taken
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """The thread tells the outside at its next turn; only the newest positions matter."""
         with self._lock:
-            self._to_commit = dict(positions)
+            self._to_commit = dict(marks)
 
     @property
     def connected(self) -> bool:
@@ -155,9 +155,9 @@ class Prefetch:
 
     def _tell(self) -> None:
         with self._lock:
-            positions, self._to_commit = self._to_commit, None
-        if positions is not None:
-            self._source.commit(positions)
+            marks, self._to_commit = self._to_commit, None
+        if marks is not None:
+            self._source.commit(marks)
 
 
 def joined(batches: Sequence[RawBatch]) -> RawBatch:
@@ -183,4 +183,5 @@ def joined(batches: Sequence[RawBatch]) -> RawBatch:
         values=values,
         keys=keys or None,
         headers=headers or None,
+        floor_ms=max(batch.floor_ms for batch in batches),
     )

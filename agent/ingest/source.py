@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agent.events import Partition, RawBatch, Rejected
+from agent.events import Mark, Partition, RawBatch, Rejected
 
 
 class Source(Protocol):
@@ -37,7 +37,7 @@ class Source(Protocol):
     def take_rejected(self) -> Sequence[Rejected]:
         """Records the source itself could not read (a damaged batch), each told once."""
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """Tell the outside how far the durable state is (group offsets). Failing is logged, retried later."""
 
     @property

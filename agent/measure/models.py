@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ from agent.measure.join import (
     waiting_index,
 )
 from agent.measure.model import Model
+from agent.measure.offsets import Offsets
+from agent.measure.pane import HOUR_MS
 from agent.measure.rows import UNKNOWN_CLASS, identity_hash
 from agent.measure.runs import Hits
 
@@ -64,6 +66,7 @@ class Models:
         self.feedback_clock = Clock(lateness)
         self.wait_ms = 2 * lateness + 60_000
         self.waiting = waiting_index(self.wait_ms)
+        self.feedback_offsets = Offsets()
         self.any_clock = Clock(0)
         """The newest prediction of any model, by partition: none may lag it by over the label horizon."""
         self.counts = Counter({f"labels_{outcome}": 0 for outcome in OUTCOMES.values()})
@@ -153,6 +156,8 @@ class Models:
             return
         times = frame["timestamp_ms"].to_numpy()
         watermark = self.feedback_clock.running(partition, times)
+        effective = np.maximum(times, watermark)
+        self.feedback_offsets.note(partition, effective, frame["offset"].to_numpy())
         hashes = identity_hash(frame["label"].fill_null(""))
         label = np.where(frame["label"].is_null().to_numpy(), _RETRACT, np.maximum(hashes, 1))
         owner = np.array(
@@ -161,7 +166,7 @@ class Models:
         column: dict[str, NDArray[np.generic]] = {
             "key": identity_hash(frame["prediction_id"]),
             "time_ms": times,
-            "effective_ms": np.maximum(times, watermark),
+            "effective_ms": effective,
             "revision": frame["revision"].to_numpy(),
             "label": label,
             "model": owner.astype(np.int32),
@@ -198,6 +203,22 @@ class Models:
         remembered: NDArray[np.bool_] = column["time_ms"] >= oldest
         return repeated & remembered
 
+    def open_from(self, watermarks: Iterable[int]) -> int:
+        """The first hour that is open for any of the models seen; NO_TIME before there is one."""
+        return min((w // HOUR_MS * HOUR_MS for w in watermarks if w > NO_TIME), default=NO_TIME)
+
+    def safe(self, partition: Partition, next_: int, open_ms: int) -> int:
+        """From where to read a partition again so that all hours from `open_ms` on are counted whole.
+
+        A label may be dated before its prediction by as much as a record may be late.
+        """
+        if open_ms == NO_TIME:
+            return 0
+        labelled = (open_ms - self.feedback_clock.lateness_ms) // HOUR_MS * HOUR_MS
+        found = [model.offsets.lowest(partition, open_ms) for model in self.models.values()]
+        found.append(self.feedback_offsets.lowest(partition, labelled))
+        return min([next_, *(at for at in found if at is not None)])
+
     def _count(self, outcome: Int64s) -> None:
         for code, name in OUTCOMES.items():
             self.counts[f"labels_{name}"] += int((outcome == code).sum())
@@ -206,6 +227,9 @@ class Models:
         """Drop what no accepted record can touch; by model (prediction watermark, joint watermark)."""
         for name, (watermark, joint) in watermarks.items():
             self.models[name].forget(watermark, joint)
+        open_ms = self.open_from(watermark for watermark, _ in watermarks.values())
+        if open_ms > NO_TIME:
+            self.feedback_offsets.forget(open_ms - self.feedback_clock.lateness_ms - HOUR_MS)
         predicted = [w for w, _ in watermarks.values()]
         labelled = self.feedback_clock.low(frozenset())
         if max(predicted, default=NO_TIME) == NO_TIME or labelled == NO_TIME:

@@ -63,6 +63,16 @@ class Offsets:
             topics[partition.topic][str(partition.partition)] = [low, high + 1]
         return [{"topic": topic, "offsets": offsets} for topic, offsets in sorted(topics.items())]
 
+    def lowest(self, partition: Partition, from_ms: int) -> int | None:
+        """The first offset of a partition in any hour from a time on; None where there is none."""
+        found = [
+            held[partition][0]
+            for day, hours in self._days.items()
+            for hour, held in hours.items()
+            if day >= from_ms // DAY_MS and hour >= from_ms and partition in held
+        ]
+        return min(found, default=None)
+
     def forget(self, before_ms: int) -> None:
         """Drop days that end before a time."""
         self._first_day = max(self._first_day, before_ms // DAY_MS)

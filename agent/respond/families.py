@@ -215,6 +215,8 @@ COUNTERS = {
     "alarm_decisions": "Answers of detectors, by what was decided and why, 'no' included.",
     "prediction_errors": "Predictions that the model answered with an error.",
     "records_read": "Records read, whatever became of them.",
+    "unrecoverable_offsets": "Offsets that are not in this state: no longer retained, in a batch that cannot "
+    "be read, or counted by a state that was lost.",
 }
 """What the counters of the view mean."""
 

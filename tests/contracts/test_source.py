@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaProducer
 
 from agent.config import KafkaConfig
-from agent.events import Partition, RawBatch
+from agent.events import Mark, Partition, RawBatch
 from agent.ingest.files import FileSource
 from agent.ingest.kafka import KafkaSource
 from agent.ingest.source import Source
@@ -130,7 +130,7 @@ def test_the_given_position_wins_over_what_was_committed(made: Made) -> None:
     """The state's position counts, whatever was told outside."""
     first = made.start()
     read(first, made.partition)
-    first.commit({made.partition: 57})
+    first.commit({made.partition: Mark(57, 57)})
     first.close()
     assert offsets(read(made.start({made.partition: 40}), made.partition)) == list(range(40, 57))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from agent.events import NO_TIME, Partition, RawBatch, Reason, Rejected
+from agent.events import NO_TIME, Mark, Partition, RawBatch, Reason, Rejected
 from agent.ingest.prefetch import LARGEST, Prefetch
 
 HERE = Partition("predictions", 0)
@@ -26,7 +26,7 @@ class Script:
     def __init__(self, *polls: tuple[list[RawBatch], list[Rejected]] | Exception) -> None:
         self._polls = list(polls)
         self._rejected: list[Rejected] = []
-        self.committed: list[Mapping[Partition, int]] = []
+        self.committed: list[Mapping[Partition, Mark]] = []
 
     def start(self, positions: Mapping[Partition, int]) -> None:
         """Nothing to do."""
@@ -55,9 +55,9 @@ class Script:
         """One."""
         return frozenset({HERE})
 
-    def commit(self, positions: Mapping[Partition, int]) -> None:
+    def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """Remember."""
-        self.committed.append(positions)
+        self.committed.append(marks)
 
     @property
     def finished(self) -> bool:
@@ -127,7 +127,7 @@ def test_the_newest_positions_are_told_at_the_latest_when_closing() -> None:
     script = Script()
     source = Prefetch(script, time.monotonic)
     source.start({})
-    source.commit({HERE: 1})
-    source.commit({HERE: 2})
+    source.commit({HERE: Mark(1, 0)})
+    source.commit({HERE: Mark(2, 0)})
     source.close()
-    assert script.committed[-1] == {HERE: 2}
+    assert script.committed[-1] == {HERE: Mark(2, 0)}

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from agent.config import KafkaConfig
 from agent.errors import ConfigError, StartError
-from agent.events import Partition, RawBatch, Reason
+from agent.events import NO_TIME, Mark, Partition, RawBatch, Reason, Rejected
 from agent.ingest.client import client_options
 from agent.ingest.kafka import KafkaSource
 from agent.ingest.refusal import BrokerUnreachable
@@ -54,7 +54,7 @@ def offsets(batches: Sequence[RawBatch]) -> list[int]:
 
 
 def test_committed_offsets_serve_who_has_no_state(broker: Broker) -> None:
-    """Without a position of its own, a source goes on where its group committed."""
+    """Who has no state begins where the group says every open hour is whole, and says what is lost."""
     topic, settings = broker.create_topic("group"), config(broker)
     send(broker, topic, [b"{}"] * 9)
     with started(settings, topic) as source:
@@ -63,9 +63,13 @@ def test_committed_offsets_serve_who_has_no_state(broker: Broker) -> None:
         while not source._committed:  # the group refuses a commit during a rebalance, and takes the next one
             assert time.monotonic() < deadline
             source.poll(0.1, time.monotonic())
-            source.commit({Partition(topic, 0): 6})
+            source.commit({Partition(topic, 0): Mark(8, 6, 1_767_225_600_000, "abc")})
     with started(settings, topic) as source:
-        assert offsets(poll_until(source, lambda b: len(offsets(b)) >= 3)) == [6, 7, 8]
+        batches = poll_until(source, lambda b: len(offsets(b)) >= 3)
+        assert offsets(batches) == [6, 7, 8]
+        assert [batch.floor_ms for batch in batches if batch.floor_ms > NO_TIME] == [1_767_225_600_000]
+        lost = Rejected(Partition(topic, 0), 0, Reason.STATE_LOST, None, last_offset=5)
+        assert list(source.take_rejected()) == [lost]
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("earliest", [0, 1, 2, 3]), ("latest", [3])])

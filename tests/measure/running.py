@@ -82,7 +82,11 @@ def story(pipeline: Pipeline) -> tuple[object, ...]:
 
 def documents(pipeline: Pipeline) -> dict[tuple[str, str], str]:
     """What the fingerprint digests as text, so that a difference has a name."""
-    free = {("", "commits"), *((name, n) for name in pipeline.judges for n in ("slices", "versions"))}
+    free = {
+        ("", "commits"),
+        ("", "poison"),
+        *((name, n) for name in pipeline.judges for n in ("slices", "versions")),
+    }
     return {key: text for key, text in pipeline.state.documents().items() if key not in free}
 
 
