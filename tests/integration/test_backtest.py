@@ -87,7 +87,7 @@ def test_the_report_has_exactly_the_keys_of_its_contract(story: Json) -> None:
     model = story["models"]["m"]
     assert model.keys() == {
         *("predictions", "feedback", "joined"),
-        *("metrics", "segments", "windows", "alarms", "triggers"),
+        *("metrics", "segments", "windows", "alarms", "triggers", "experiments", "version_changes"),
     }
     for value in model["metrics"].values():
         assert value.keys() == {"value", "n", "low", "high"}
