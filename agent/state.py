@@ -52,9 +52,11 @@ class State:
             changes.panes += [(_row(name, key), blob) for key, blob in model.panes.flush()]
             _flush_runs(f"join:{name}", model.join.index, changes)
         _flush_runs("waiting", self.models.waiting, changes)
-        for key, text in self.documents().items():
-            if self._saved.get(key) != text:
-                changes.documents[key] = self._saved[key] = text
+        documents = self.documents()
+        changes.documents = {key: text for key, text in documents.items() if self._saved.get(key) != text}
+        # What a detector's end or an old hour took away would come back from the store otherwise.
+        changes.dropped_documents = [key for key in self._saved if key not in documents]
+        self._saved = documents
         return changes
 
     def documents(self) -> dict[tuple[str, str], str]:

@@ -94,6 +94,7 @@ class Changes:
     runs: list[tuple[str, int, int, bytes]] = field(default_factory=list)
     overlays: list[tuple[str, int, bytes]] = field(default_factory=list)
     documents: dict[tuple[str, str], str] = field(default_factory=dict)
+    dropped_documents: list[tuple[str, str]] = field(default_factory=list)
     outbox: list[tuple[str, bytes, tuple[tuple[str, bytes], ...], bytes | None]] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     tried: dict[int, Tried] = field(default_factory=dict)
@@ -227,6 +228,7 @@ class Store:
             "INSERT INTO overlays (owner, run, rows, crc) VALUES (?, ?, ?, ?)",
             [_sealed(*overlay) for overlay in changes.overlays],
         )
+        write("DELETE FROM documents WHERE owner = ? AND name = ?", changes.dropped_documents)
         write(
             "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)",
             [_sealed(owner, name, text) for (owner, name), text in changes.documents.items()],

@@ -61,6 +61,7 @@ def test_a_second_commit_replaces_removes_and_acknowledges(tmp_path: Path) -> No
             dropped_panes=[ROW],
             removed_runs=[("join:m", 0)],
             documents={("m", "clock"): "[2]"},
+            dropped_documents=[("", "commits")],
             acknowledged=[gone],
         )
     )
@@ -68,6 +69,7 @@ def test_a_second_commit_replaces_removes_and_acknowledges(tmp_path: Path) -> No
     assert list(store.panes("m")) == [(ROW._replace(start=1), b"new")]
     assert list(store.runs("join:m")) == []
     assert dict(store.documents("m")) == {"clock": "[2]"}
+    assert dict(store.documents("")) == {}
     assert [m.key for m in store.outbox(10)] == [b"k2"]
     store.commit(Changes(runs=[("join:m", 0, 1, b"again")]))
     assert [list(overlays) for *_, overlays in store.runs("join:m")] == [[]]
