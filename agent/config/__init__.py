@@ -123,6 +123,8 @@ class KafkaConfig(Section):
     bootstrap_servers: Annotated[str, _SERVERS] = "localhost:9092"
     group_id: str = "plumbline"
     client_id: str = "plumbline"
+    client: Literal["kafka-python", "confluent-kafka"] = "kafka-python"
+    """Who fetches the records; confluent-kafka is faster and needs the extra `fast`."""
     start: Literal["earliest", "latest", "fail"] = "earliest"
     """Where to begin on a partition that neither the state nor the group knows."""
     max_poll_records: Annotated[int, Field(gt=0)] = 5000

@@ -2,6 +2,7 @@
 
 source     what Kafka, files and the demo have in common
 kafka      a consumer group's partitions
+librdkafka confluent-kafka's consumer in the guise of the other, for the extra `fast`
 records    record batches to columns, past the client's object for each record
 client     connection options and secrets
 tls        certificates to the broker

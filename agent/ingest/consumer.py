@@ -12,6 +12,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.net.compat import KafkaNetClient
 
 from agent.config import KafkaConfig
+from agent.errors import ConfigError
 from agent.events import Partition
 from agent.ingest.client import client_options, connection_errors
 from agent.ingest.records import read_columns
@@ -45,6 +46,8 @@ def open_consumer(config: KafkaConfig, options: dict[str, Any], instance: str | 
 
     with connection_errors() as causes:
         try:
+            if config.client == "confluent-kafka":
+                return _librdkafka()(config, {**options, **client_options(config)}, instance, causes)
             consumer = KafkaConsumer(
                 **{**options, **client_options(config)},
                 group_id=config.group_id,
@@ -54,10 +57,23 @@ def open_consumer(config: KafkaConfig, options: dict[str, Any], instance: str | 
             )
             read_columns(consumer, config.max_poll_records)
             return consumer
+        except ConfigError:
+            raise
         except Exception as error:
             for half_open in clients:
                 half_open.close()
             raise why_not(config, error, causes) from error
+
+
+def _librdkafka() -> Any:  # noqa: ANN401 # an extra
+    try:
+        from agent.ingest.librdkafka import LibrdkafkaConsumer
+    except ImportError as error:
+        raise ConfigError(
+            f"kafka.client: confluent-kafka is not installed ({error.name}). "
+            "Install plumbline[fast], or leave kafka.client at kafka-python."
+        ) from error
+    return LibrdkafkaConsumer
 
 
 def name_of(partition: Partition) -> str:

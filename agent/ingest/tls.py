@@ -69,7 +69,7 @@ class _Context(ssl.SSLContext):
         config = self.config
         if config.ssl_certfile is None:
             return
-        password = _key_password(config)
+        password = key_password(config)
         try:
             self.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password)
         except (OSError, ValueError) as error:  # an SSLError is an OSError; a password may be too long
@@ -77,7 +77,7 @@ class _Context(ssl.SSLContext):
             raise ConfigError(f"kafka.ssl_certfile: {files}: {_words(error)}") from None
 
 
-def _key_password(config: KafkaConfig) -> str:
+def key_password(config: KafkaConfig) -> str:
     """Empty where there is none: without any, OpenSSL would ask the terminal."""
     if config.ssl_key_password_file is None:
         return os.environ.get(KEY_PASSWORD_VARIABLE, "")

@@ -19,6 +19,7 @@ from agent.ingest.kafka import KafkaSource
 from agent.ingest.source import Source
 from tests.kafka_node import Broker
 
+CLIENTS = ("kafka-python", "confluent-kafka")
 RECORDS = [json.dumps({"prediction_id": f"p{i}"}).encode() for i in range(57)]
 
 
@@ -41,11 +42,11 @@ class Made:
             source.close()
 
 
-@pytest.fixture(params=["jsonl", "jsonl.gz", "csv", "parquet", "kafka"])
+@pytest.fixture(params=["jsonl", "jsonl.gz", "csv", "parquet", "kafka-python", "confluent-kafka"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
     kind = request.param
-    if kind == "kafka":
-        made = _kafka(request.getfixturevalue("broker"))
+    if kind in CLIENTS:
+        made = _kafka(request.getfixturevalue("broker"), kind)
     else:
         path = tmp_path / f"predictions.{kind}"
         _write(path)
@@ -67,13 +68,20 @@ def _write(path: Path) -> None:
             path.write_bytes(b"\n".join(RECORDS) + b"\n")
 
 
-def _kafka(broker: Broker) -> Made:
+def _kafka(broker: Broker, client: str) -> Made:
     topic = broker.create_topic("contract")
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap)) as producer:
         for record in RECORDS:
             producer.send(topic, record)
         producer.flush()
-    config = KafkaConfig(bootstrap_servers=broker.bootstrap, group_id=uuid.uuid4().hex, max_poll_records=10)
+    config = KafkaConfig.model_validate(
+        {
+            "bootstrap_servers": broker.bootstrap,
+            "group_id": uuid.uuid4().hex,
+            "max_poll_records": 10,
+            "client": client,
+        }
+    )
     return Made(Partition(topic, 0), lambda: KafkaSource(config, [topic]))
 
 

@@ -16,6 +16,8 @@ from agent.ingest.kafka import KafkaSource
 from agent.ingest.refusal import BrokerUnreachable
 from tests.kafka_node import Broker, KafkaNode
 
+both_clients = pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
+
 
 def config(broker: Broker, **more: object) -> KafkaConfig:
     return KafkaConfig(bootstrap_servers=broker.bootstrap, group_id=uuid.uuid4().hex, **more)
@@ -53,9 +55,10 @@ def offsets(batches: Sequence[RawBatch]) -> list[int]:
     return [offset for batch in batches for offset in batch.offsets.tolist()]
 
 
-def test_committed_offsets_serve_who_has_no_state(broker: Broker) -> None:
+@both_clients
+def test_committed_offsets_serve_who_has_no_state(broker: Broker, client: str) -> None:
     """Who has no state begins where the group says every open hour is whole, and says what is lost."""
-    topic, settings = broker.create_topic("group"), config(broker)
+    topic, settings = broker.create_topic("group"), config(broker, client=client)
     send(broker, topic, [b"{}"] * 9)
     with started(settings, topic) as source:
         poll_until(source, lambda b: len(offsets(b)) == 9)
@@ -86,22 +89,24 @@ def test_the_start_policy_decides_only_for_the_unknown(
     assert offsets([*first, *rest]) == expected
 
 
-def test_start_says_what_is_wrong(broker: Broker) -> None:
+@both_clients
+def test_start_says_what_is_wrong(broker: Broker, client: str) -> None:
     """Missing topic, missing position, position past the end, no broker: each has its message and remedy."""
     topic = broker.create_topic("wrong")
     for settings, topics, positions, words in (
-        (config(broker), [topic, "no-such-topic"], {}, "no-such-topic"),
-        (config(broker, start="fail"), [topic], {}, "earliest or latest"),
-        (config(broker), [topic], {Partition(topic, 0): 7}, "new state.dir"),
-        (config(broker), [topic], {Partition(topic, 5): 0}, "new state.dir"),
+        (config(broker, client=client), [topic, "no-such-topic"], {}, "no-such-topic"),
+        (config(broker, client=client, start="fail"), [topic], {}, "earliest or latest"),
+        (config(broker, client=client), [topic], {Partition(topic, 0): 7}, "new state.dir"),
+        (config(broker, client=client), [topic], {Partition(topic, 5): 0}, "new state.dir"),
     ):
         with pytest.raises(StartError, match=words):
             KafkaSource(settings, topics).start(positions)
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1 cannot be reached"):
-        KafkaSource(KafkaConfig(bootstrap_servers="127.0.0.1:1"), [topic]).start({})
+        KafkaSource(KafkaConfig(bootstrap_servers="127.0.0.1:1", client=client), [topic]).start({})
 
 
-def test_aborted_transactions_are_not_read_and_hold_nobody_back(broker: Broker) -> None:
+@both_clients
+def test_aborted_transactions_are_not_read_and_hold_nobody_back(broker: Broker, client: str) -> None:
     """Only committed records come, and markers at the end do not keep a partition from being caught up."""
     topic = broker.create_topic("transactions")
     with closing(
@@ -113,20 +118,21 @@ def test_aborted_transactions_are_not_read_and_hold_nobody_back(broker: Broker) 
             producer.send(topic, b"{}")
             producer.flush()
             producer.commit_transaction() if commit else producer.abort_transaction()
-    with started(config(broker), topic) as source:
+    with started(config(broker, client=client), topic) as source:
         batches = poll_until(source, lambda _: bool(source.caught_up()))
         batches += poll_until(source, lambda b: (batches + list(b))[-1].next_position == 4)
     assert offsets(batches) == [0]
 
 
-def test_records_lost_to_retention_are_told_as_a_range(broker: Broker) -> None:
+@both_clients
+def test_records_lost_to_retention_are_told_as_a_range(broker: Broker, client: str) -> None:
     """A position before the first retained record goes on there; what lies between is one rejected range."""
     topic = broker.create_topic("retention")
     send(broker, topic, [b"{}"] * 10)
     with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
         admin.delete_records({TopicPartition(topic, 0): 7})
     partition = Partition(topic, 0)
-    with started(config(broker), topic, {partition: 2}) as source:
+    with started(config(broker, client=client), topic, {partition: 2}) as source:
         batches = poll_until(source, lambda b: len(offsets(b)) == 3)
         lost = source.take_rejected()
     assert [(r.offset, r.last_offset, r.reason) for r in lost] == [(2, 6, Reason.NOT_RETAINED)]
@@ -134,16 +140,17 @@ def test_records_lost_to_retention_are_told_as_a_range(broker: Broker) -> None:
     assert offsets(batches) == [7, 8, 9]
     with (
         pytest.raises(StartError, match="without 5 records"),
-        started(config(broker, start="fail"), topic, {partition: 2}),
+        started(config(broker, client=client, start="fail"), topic, {partition: 2}),
     ):
         pass
 
 
-def test_an_outage_is_waited_out(own_broker: KafkaNode) -> None:
+@both_clients
+def test_an_outage_is_waited_out(own_broker: KafkaNode, client: str) -> None:
     """A killed broker makes the source say so and wait; restarted, it goes on without loss or repetition."""
     topic = own_broker.create_topic("outage")
     send(own_broker, topic, [b"{}"] * 3)
-    with started(config(own_broker), topic) as source:
+    with started(config(own_broker, client=client), topic) as source:
         before = poll_until(source, lambda b: len(offsets(b)) == 3)
         own_broker.kill9()
         poll_until(source, lambda _: not source.connected)
@@ -155,7 +162,10 @@ def test_an_outage_is_waited_out(own_broker: KafkaNode) -> None:
     assert offsets([*before, *after]) == [0, 1, 2, 3, 4]
 
 
-def test_undecodable_batches_are_passed_as_ranges_and_nothing_else_is_lost(own_broker: KafkaNode) -> None:
+@both_clients
+def test_undecodable_batches_are_passed_as_ranges_and_nothing_else_is_lost(
+    own_broker: KafkaNode, client: str
+) -> None:
     """Two batches damaged on disk, a good one between: both are rejected as ranges, all good records come."""
     topic = own_broker.create_topic("poison")
     healthy = own_broker.create_topic("healthy")
@@ -166,7 +176,7 @@ def test_undecodable_batches_are_passed_as_ranges_and_nothing_else_is_lost(own_b
         _damage(own_broker.directory, topic, bytes([letter]) * 40)
     own_broker.start()
     send(own_broker, healthy, [b"{}"] * 3)
-    source = KafkaSource(config(own_broker), [topic, healthy])
+    source = KafkaSource(config(own_broker, client=client), [topic, healthy])
     with closing(source):
         source.start({})
         batches = poll_until(source, lambda b: len(offsets(b)) == 13)
@@ -191,9 +201,10 @@ def _damage(directory: Path, topic: str, payload: bytes) -> None:
     segment.write_bytes(bytes(data))
 
 
-def test_two_members_share_the_partitions(broker: Broker) -> None:
+@both_clients
+def test_two_members_share_the_partitions(broker: Broker, client: str) -> None:
     """When a second member joins, some partitions move to it, and together they still read all."""
-    topic, settings = broker.create_topic("shared", partitions=2), config(broker)
+    topic, settings = broker.create_topic("shared", partitions=2), config(broker, client=client)
     with started(settings, topic) as one:
         poll_until(one, lambda _: len(one.partitions()) == 2)
         with started(settings, topic) as two:
