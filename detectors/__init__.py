@@ -11,12 +11,14 @@ How to find your way, in reading order:
     sequential      the mathematics: e-values, Shiryaev-Roberts, confidence sequences
     edetector       the loop all detectors share: bet, accumulate, alarm, restart
     rate            the loop for a share that leaves its band on one side
-    drift/          histogram (features, scores, predictions), divergence (PSI, KL, JS for gauges)
+    drift/          histogram (features, scores, predictions, labels), divergence (PSI, KL, JS, KS,
+                    Wasserstein, chi-square for gauges)
     silence/        volume (drop, surge, segment), missing, invalid, unseen, errors, confidence,
                     overconfidence, constant, slow
     fairness/       ratio of two groups' rates
     experiment/     variant against control, sharing of units, synthetic control: functions of sums
     performance/    drop of a labelled rate; estimates without labels (cbpe), their fall, their refuting
+    suspects        which of many monitors stand out together
 
 To add a method: copy the file nearest to it, say in its docstring what question it answers, and register it
 here; the contract tests pick it up from the registry.
@@ -24,7 +26,7 @@ here; the contract tests pick it up from the registry.
 
 from detectors.base import Detector, Evidence, State, Verdict
 from detectors.budget import log_threshold, split
-from detectors.drift.divergence import js, js_distance, kl, psi
+from detectors.drift.divergence import chi_square, js, js_distance, kl, ks, psi, wasserstein
 from detectors.drift.histogram import HistogramDrift
 from detectors.fairness.ratio import GroupRatio
 from detectors.performance.calibration import CalibrationBreak
@@ -43,6 +45,7 @@ from detectors.silence.segment import DeadSegment
 from detectors.silence.slow import SlowAnswers
 from detectors.silence.surge import VolumeSurge
 from detectors.silence.unseen import UnseenSurge
+from detectors.suspects import suspects
 
 REGISTRY: dict[str, type] = {
     detector.name: detector
@@ -93,10 +96,14 @@ __all__ = [
     "VersionDrop",
     "VolumeDrop",
     "VolumeSurge",
+    "chi_square",
     "js",
     "js_distance",
     "kl",
+    "ks",
     "log_threshold",
     "psi",
     "split",
+    "suspects",
+    "wasserstein",
 ]

@@ -44,11 +44,21 @@ class Evidence:
     smallest_change: float | None = None
     """Distance of `value` from `reference` that would be seen, nine times in ten, in an hour's steps."""
     details: dict[str, float] = field(default_factory=dict)
+    """More numbers. Of every detector: `smallest_change_steps`, in how many steps nine in ten changes of that
+    size are seen, and `smallest_change_delay`, in how many half of them; `changed_steps_ago`, while the
+    evidence rises: since when."""
 
     @property
     def ratio(self) -> float:
         """Statistic over threshold: 1 and more alarms."""
         return self.statistic / self.threshold
+
+    @property
+    def blind(self) -> bool:
+        """Is there a verdict, and yet no change, however large, that would be seen within an hour's steps?"""
+        return (
+            not self.warming_up and self.smallest_change is None and "smallest_change_steps" in self.details
+        )
 
     @property
     def verdict(self) -> Verdict:

@@ -120,7 +120,7 @@ class EDetector(ABC):
             reference=self._reference(),
             tolerance=self._tolerance(),
             smallest_change=self._smallest_change(self._reach()) if known else None,
-            details={"smallest_change_steps": float(HORIZON), **self._details()},
+            details={**self._power(), **self._details()},
         )
 
     def state(self) -> State:
@@ -223,6 +223,16 @@ class EDetector(ABC):
             self._calm_start = self._since + 1
         else:
             self._calm = self._calm + sample
+
+    def _power(self) -> dict[str, float]:
+        """Steps in which the smallest change is seen, and since when something seems to have changed."""
+        found = {
+            "smallest_change_steps": float(HORIZON),
+            "smallest_change_delay": HORIZON * float(self._cap[-1]) / self._reach() ** 2,
+        }
+        if self._rise >= STIRRING:
+            found["changed_steps_ago"] = float(self._since - self._run_start + 1)
+        return found
 
     def _reach(self) -> float:
         return reach(float(self._cap[-1]))

@@ -140,7 +140,7 @@ def _alarms() -> list[Panel]:
             Query(
                 worst(
                     "model_name, detector",
-                    of("plumbline_monitors", MODEL, 'verdict="not_enough_evidence"'),
+                    of("plumbline_monitors", MODEL, 'verdict=~"blind|not_enough_evidence"'),
                 ),
                 "{{model_name}} {{detector}}",
             ),

@@ -205,11 +205,17 @@ def _experiments(model: ModelView) -> Iterator[Series]:
 
 def _verdicts(model: ModelView) -> Iterator[Series]:
     """How many monitors can see, by detector: one that cannot is left out everywhere else."""
-    counts = {(m.key.detector, verdict): 0 for m in model.monitors for verdict in Verdict}
+    verdicts = (*(verdict.value for verdict in Verdict), _BLIND)
+    counts = {(m.key.detector, verdict): 0 for m in model.monitors for verdict in verdicts}
     for monitor in model.monitors:
-        counts[monitor.key.detector, monitor.evidence.verdict] += 1
+        evidence = monitor.evidence
+        blind = evidence.blind and evidence.verdict is Verdict.OK
+        counts[monitor.key.detector, _BLIND if blind else evidence.verdict.value] += 1
     for (detector, verdict), count in sorted(counts.items()):
-        yield Series(families.MONITORS, (model.name, detector, verdict.value.replace(" ", "_")), count)
+        yield Series(families.MONITORS, (model.name, detector, verdict.replace(" ", "_")), count)
+
+
+_BLIND = "blind"
 
 
 def _ratios(model: ModelView) -> Iterator[Series]:
@@ -265,6 +271,15 @@ def _drift(model_name: str, version: VersionView) -> Iterator[Series]:
             yield Series(families.PSI, labels, drift.psi)
             yield Series(families.KL, labels, drift.kl)
             yield Series(families.JS, labels, drift.js)
+            for family, value in (
+                (families.KS, drift.ks),
+                (families.WASSERSTEIN, drift.wasserstein),
+                (families.CHI_SQUARE, drift.chi_square),
+                (families.PSI_BEFORE, drift.psi_before),
+                (families.PSI_LAST_WEEK, drift.psi_last_week),
+            ):
+                if value is not None:
+                    yield Series(family, labels, value)
             yield Series(families.DRIFT_SAMPLES, labels, drift.n)
 
 
@@ -275,6 +290,7 @@ def _detector_values(model: ModelView) -> Iterator[Series]:
             (families.DETECTOR_VALUE, evidence.value),
             (families.DETECTOR_LOW, evidence.low),
             (families.DETECTOR_HIGH, evidence.high),
+            (families.DETECTOR_SMALLEST, evidence.smallest_change),
         ):
             if value is not None:
                 yield Series(family, monitor.key, value)

@@ -123,11 +123,17 @@ HELD = Family(
 MONITORS = Family(
     "plumbline_monitors",
     "gauge",
-    "Monitors by what they can say; one without enough evidence is blind.",
+    "Monitors by what they can say; a blind one may judge, yet would see no change soon.",
     (*_MODEL, "detector", "verdict"),
 )
 DETECTOR_VALUE = Family(
     "plumbline_detector_value", "gauge", "What the detector watches, estimated.", (*_MONITOR, "metric")
+)
+DETECTOR_SMALLEST = Family(
+    "plumbline_detector_smallest_change",
+    "gauge",
+    "Change of the value from its reference that would be seen within an hour's steps, nine times in ten.",
+    (*_MONITOR, "metric"),
 )
 DETECTOR_LOW = Family(
     "plumbline_detector_value_low", "gauge", "Lower end of its interval.", (*_MONITOR, "metric")
@@ -197,6 +203,36 @@ JS = Family(
     "plumbline_feature_js",
     "gauge",
     "Jensen-Shannon divergence from the baseline in nats, bias-corrected.",
+    _FEATURE,
+)
+KS = Family(
+    "plumbline_feature_ks",
+    "gauge",
+    "Kolmogorov-Smirnov distance from the baseline, bias-corrected.",
+    _FEATURE,
+)
+WASSERSTEIN = Family(
+    "plumbline_feature_wasserstein",
+    "gauge",
+    "Wasserstein distance from the baseline in its quantiles, bias-corrected.",
+    _FEATURE,
+)
+CHI_SQUARE = Family(
+    "plumbline_feature_chi_square",
+    "gauge",
+    "Chi-square distance from the baseline, bias-corrected.",
+    _FEATURE,
+)
+PSI_BEFORE = Family(
+    "plumbline_feature_psi_before",
+    "gauge",
+    "Population stability index against the window before, bias-corrected.",
+    _FEATURE,
+)
+PSI_LAST_WEEK = Family(
+    "plumbline_feature_psi_last_week",
+    "gauge",
+    "Population stability index against the same window a week ago, bias-corrected.",
     _FEATURE,
 )
 DRIFT_SAMPLES = Family("plumbline_feature_drift_samples", "gauge", "Values behind the divergences.", _FEATURE)

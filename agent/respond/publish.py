@@ -12,27 +12,29 @@ from agent.judge import Judge
 from agent.measure.bins import LATENCY_BOUNDS, LATENCY_EDGES
 from agent.measure.metrics import Value, performance_metrics, prediction_metrics
 from agent.measure.model import Model
-from agent.measure.pane import LIFETIME, PREDICTIONS, PaneKey
+from agent.measure.pane import DAY_MS, HOUR, HOUR_MS, LIFETIME, PREDICTIONS, PaneKey
 from agent.measure.redlines import RED_LINE
 from agent.measure.reference import Reference
 from agent.measure.shares import PREDICTION, SCORE, output
-from agent.measure.window import Sums, window
+from agent.measure.window import Sums, stretch, window
 from agent.respond.compare import experiments
 from agent.respond.roles import Roles, metric_of, ranked
 from agent.respond.tradeoff import changes, launch, staleness
 from agent.respond.view import (
     OVERALL,
+    AlarmView,
     ConstraintView,
     Drift,
     MetricValue,
     ModelView,
     MonitorKey,
     MonitorView,
+    Related,
     Severity,
     VersionView,
     WindowView,
 )
-from detectors import js, kl, psi
+from detectors import chi_square, js, kl, ks, psi, suspects, wasserstein
 
 
 def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
@@ -65,13 +67,27 @@ def model_view(judge: Judge, watermark_ms: int, joint_ms: int) -> ModelView:
         audit=judge.audit,
         constraints=constraint_views(judge, monitors, seen_ms),
         objectives=[name for name in model.config.roles.objectives if not judge.roles.retired(name, seen_ms)],
-        suspects={v: found for v in at_work if (found := ranked(drift, v))},
+        suspects={v: found for v in at_work if (found := _suspects(judge, monitors, drift, v))},
         life=life,
         experiments=experiments(model),
         changes=changes(model),
         staleness=staleness(model) if model.seen else None,
         reviews_due=sum(metric.review_due for metric in life.values()),
     )
+
+
+def _suspects(
+    judge: Judge, monitors: Sequence[MonitorView], drift: Sequence[AlarmView], version: str
+) -> list[Related]:
+    """Active drift of a version, and what stands out beside it though it would not alarm alone."""
+    found, budget = [*ranked(drift, version)], judge.model.config.budget
+    mine = {m.key: m.evidence for m in monitors if m.family == "drift" and m.key.model_version == version}
+    latched = {related.key for related in found}
+    by_name = {str(key): key for key, evidence in mine.items() if not evidence.warming_up}
+    strength = {n: mine[k].threshold if k in latched else mine[k].statistic for n, k in by_name.items()}
+    looks = budget.period / judge.model.config.step / budget.tickets
+    named = [by_name[name] for name in suspects(strength, looks) if by_name[name] not in latched]
+    return found + [Related(key, "suspect", mine[key].ratio) for key in named]
 
 
 def monitor_views(judge: Judge) -> Iterator[MonitorView]:
@@ -128,7 +144,10 @@ def version_view(judge: Judge, version: str, at_ms: int) -> VersionView:
     end = max(last for _, last in model.seen.values())
     windows: dict[str, WindowView] = {}
     for name in model.config.windows:
-        shown = window_view(model, window(model, version, name, end), reference)
+        sums = window(model, version, name, end)
+        shown = window_view(model, sums, reference)
+        if reference is not None and name in _COMPARED:
+            shown = replace(shown, drift=_beside(model, version, reference, sums, shown.drift))
         windows[name] = without_retired(judge.roles, shown, at_ms)
     lifetime = model.panes.get(PaneKey(version, LIFETIME, 0, PREDICTIONS, OVERALL))
     counts = model.layout.empty_prediction() if lifetime is None else lifetime
@@ -204,9 +223,45 @@ def drift(reference: Reference | None, counts: Int64s | None) -> dict[str, Drift
     for name in names:
         seen, base = output(reference, name, counts), output(reference, name, reference.prediction)
         if len(base) > 2 and seen.sum() >= len(base) and base.sum() > 0:
-            values = (psi(seen, base), kl(seen, base), js(seen, base))
-            found[name] = Drift(*values, n=int(seen.sum()))
+            found[name] = Drift(
+                psi=psi(seen, base),
+                kl=kl(seen, base),
+                js=js(seen, base),
+                n=int(seen.sum()),
+                ks=ks(seen, base),
+                wasserstein=wasserstein(seen, base),
+                chi_square=chi_square(seen, base),
+            )
     return found
+
+
+_COMPARED = ("1h", "24h")
+"""Windows that are compared with the one before and with that of a week ago: longer ones have no season."""
+
+
+def _beside(
+    model: Model, version: str, reference: Reference, sums: Sums, drift: Mapping[str, Drift]
+) -> dict[str, Drift]:
+    """The same drift, also against the full hours before, and those of the same time a week ago."""
+    length = (sums.end_ms - sums.start_ms) // HOUR_MS * HOUR_MS
+    since = sums.start_ms // HOUR_MS * HOUR_MS
+    known = [
+        stretch(model, version, HOUR, range(at, at + length, HOUR_MS), at, at + length)
+        for at in (since - length, since - 7 * DAY_MS)
+    ]
+    before, last_week = (held.predictions.get(OVERALL) for held in known)
+    now = sums.predictions[OVERALL]
+
+    def against(name: str, counts: Int64s | None) -> float | None:
+        if counts is None:
+            return None
+        seen, base = output(reference, name, now), output(reference, name, counts)
+        return psi(seen, base) if base.sum() >= len(base) else None
+
+    return {
+        name: replace(found, psi_before=against(name, before), psi_last_week=against(name, last_week))
+        for name, found in drift.items()
+    }
 
 
 def latency_view(model: Model, counts: Int64s) -> tuple[list[tuple[float, int]], float]:

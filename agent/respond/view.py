@@ -55,6 +55,13 @@ class Drift:
     kl: float
     js: float
     n: int
+    ks: float | None = None
+    wasserstein: float | None = None
+    chi_square: float | None = None
+    psi_before: float | None = None
+    """Against the window before."""
+    psi_last_week: float | None = None
+    """Against the same window a week ago."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "PlumblineBlind",
         "warning",
         "blindness",
-        f'{BY_MODEL} ({blind},verdict="not_enough_evidence"}})\n/ {BY_MODEL} ({blind}}}) > 0.5',
+        f'{BY_MODEL} ({blind},verdict=~"blind|not_enough_evidence"}})\n/ {BY_MODEL} ({blind}}}) > 0.5',
         "1d",
         "A model's harm could not be seen.",
         f"{_MODEL}: {{{{ $value | humanizePercentage }}}} of the monitors of quality and fairness "

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detectors.drift.divergence import frequencies, js, js_distance, kl, psi
+from detectors.drift.divergence import chi_square, frequencies, js, js_distance, kl, ks, psi, wasserstein
 from detectors.edetector import HORIZON, EDetector, Estimate
 from detectors.sequential import Floats, histogram_ball, histogram_radius, project
 
@@ -158,6 +158,9 @@ class HistogramDrift(EDetector):
             "kl": kl(recent, self._base),
             "js": js(recent, self._base),
             "js_distance": js_distance(recent, self._base),
+            "ks": ks(recent, self._base),
+            "wasserstein": wasserstein(recent, self._base),
+            "chi_square": chi_square(recent, self._base),
         }
 
 
