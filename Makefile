@@ -16,6 +16,10 @@ python := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11 py
 kafka := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/broker/pom.xml)
 jars := $(cache)/kafka-$(kafka)/lib
 
+# The stack's Alertmanager: Debian 12 and 13 have none yet that waits after its start (0.30, --dispatch.start-delay).
+alertmanager := $(shell sed -n 's|.*image: prom/alertmanager:v||p' deploy/compose.yaml)
+pager := $(cache)/alertmanager-$(alertmanager)/alertmanager
+
 .PHONY: help install demo test pages faults lint format dashboards metrics clean lock jars broker-checksums
 
 help: ## this list
@@ -30,9 +34,16 @@ demo: $(venv)/.run ## a simulated model with a scripted story; needs no broker
 test: $(venv)/.dev jars ## the whole suite, with a real Kafka broker where Java and Maven are (ARGS='-k name' narrows it)
 	@$(bin)/python -m pytest -q $(ARGS)
 
-# A broker, Prometheus and Alertmanager are real: Java, Maven and Debian's packages prometheus and prometheus-alertmanager.
-pages: $(venv)/.dev jars ## the demo's story from Kafka to the pager, with kills on the way; the table goes to build/pages.json
-	@$(bin)/python -m tests.pages
+# A broker, Prometheus and Alertmanager are real: Java, Maven, Debian's package prometheus, and Go for Alertmanager.
+pages: $(venv)/.dev jars $(pager) ## the demo's story from Kafka to the pager, with kills on the way; the table goes to build/pages.json
+	@$(bin)/python -m tests.pages --alertmanager $(pager) $(ARGS)
+
+$(pager):
+	@command -v go >/dev/null || { echo "make pages builds Alertmanager $(alertmanager) with Go, and there is none" >&2; exit 1; }
+	@echo "building Alertmanager $(alertmanager)"
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) go install github.com/prometheus/alertmanager/cmd/alertmanager@v$(alertmanager) 2>$(cache)/alertmanager.log \
+		|| { tail -n 3 $(cache)/alertmanager.log >&2; exit 1; }
 
 faults: $(venv)/.dev jars ## kills, cuts, floods and lies, each against an oracle that counts again; the table goes to build/faults.json
 	@$(bin)/python -m tests.faults $(ARGS)

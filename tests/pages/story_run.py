@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import threading
 import time
 from bisect import bisect_right
@@ -27,10 +28,12 @@ from agent.ingest.story import END, MODEL, STORY, Expected
 from tests.integration.agent_process import AgentProcess, read_all, topic_ends, write_config
 from tests.kafka_node import Broker, _free_ports
 from tests.pages.receiver import Incident, Label, Receiver
-from tests.pages.stack import Process, alertmanager, prometheus, running
+from tests.pages.stack import START_DELAY_S, Process, alertmanager, prometheus, running
 
 SETTLE_S = 8.0
 """After the story: for what is still on its way."""
+LONGEST_S = 4.0
+"""So long after an incident was opened somebody dies at the latest: while the shortest page is open."""
 
 
 class Teller:
@@ -40,6 +43,7 @@ class Teller:
         self.broker, self.speed = broker, speed
         self._source = DemoSource(seed, speed, END)
         self._names = {PREDICTIONS: topics["predictions"], FEEDBACK: topics["feedback"]}
+        self.topics = tuple(self._names.values())
         self._stop, self._go = threading.Event(), threading.Event()
         self._go.set()
         self._quiet = threading.Event()
@@ -96,6 +100,24 @@ class Teller:
             producer.flush(timeout=30)
 
 
+@dataclass(frozen=True)
+class Kills:
+    """That somebody dies, and when."""
+
+    alertmanager: str
+    """One that waits after its start."""
+    random: random.Random
+
+
+@dataclass(frozen=True)
+class Killed:
+    """Who died when, and what was open then."""
+
+    what: str
+    story_minute: int
+    open: list[str]
+
+
 @dataclass
 class Run:
     """What came out."""
@@ -104,16 +126,15 @@ class Run:
     incidents: list[Incident] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     heartbeats: int = 0
-    killed: list[tuple[str, float]] = field(default_factory=list)
-    """(what, minute of the story)."""
+    killed: list[Killed] = field(default_factory=list)
 
     def minute(self, moment_s: float) -> float:
         """The story's clock at a moment."""
         return self.teller.minute(moment_s)
 
 
-def tell(broker: Broker, folder: Path, *, seed: int, speed: float, kill: bool) -> Run:
-    """Run the story `speed` times as fast as life; with `kill`, an agent and an Alertmanager die in it."""
+def tell(broker: Broker, folder: Path, *, seed: int, speed: float, kills: Kills | None = None) -> Run:
+    """Run the story `speed` times as fast as life; with `kills`, agents and Alertmanagers die in it."""
     agent_port, prometheus_port, alertmanager_port = _free_ports(3)
     topics = {
         name: broker.create_topic(name) for name in ("predictions", "feedback", "retraining", "dead-letters")
@@ -122,15 +143,20 @@ def tell(broker: Broker, folder: Path, *, seed: int, speed: float, kill: bool) -
     run = Run(Teller(broker, topics, seed, speed))
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver().serving())
-        alarms = alertmanager(folder / "alertmanager", alertmanager_port, receiver.port)
+        alarms = alertmanager(
+            folder / "alertmanager",
+            alertmanager_port,
+            receiver.port,
+            kills.alertmanager if kills else None,
+        )
         stack.enter_context(running(alarms))
         stack.callback(agent.kill9)
         agent.start()
         judge = prometheus(folder / "prometheus", prometheus_port, agent_port, alertmanager_port, speed)
         stack.enter_context(running(judge))
         with run.teller.telling():
-            if kill:
-                killings(run, receiver, agent, alarms, topics)
+            if kills:
+                killings(run, receiver, agent, alarms, kills)
             while not run.teller.over:
                 time.sleep(0.1)
             time.sleep(SETTLE_S)
@@ -139,31 +165,38 @@ def tell(broker: Broker, folder: Path, *, seed: int, speed: float, kill: bool) -
     return run
 
 
-def killings(run: Run, receiver: Receiver, agent: Agent, alarms: Process, topics: Mapping[str, str]) -> None:
-    """While the first ticket is open Alertmanager dies, while the first page the agent.
+def killings(run: Run, receiver: Receiver, agent: Agent, alarms: Process, kills: Kills) -> None:
+    """Alertmanager dies while the first ticket is open; at each page it or the agent, each once at least.
 
-    Not later: Prometheus repeats the end of an alert for 15 minutes, however fast the story. An Alertmanager
-    that starts anew and hears of such an end first tells its whole group's end, and the rest a moment later.
+    The story stands still meanwhile: a minute of life is nothing at its pace.
     """
-    if await_incident(run, receiver, "tickets"):
-        run.killed.append(("alertmanager", run.minute(time.time())))
-        alarms.kill9()
-        alarms.start()
-    if await_incident(run, receiver, "pager"):
-        run.killed.append(("agent", run.minute(time.time())))
-        agent.kill9()
-        with run.teller.held():
-            agent.start()
-            agent.catch_up(topic_ends(run.teller.broker, topics["predictions"], topics["feedback"]))
+    victims = ["alertmanager", "agent", kills.random.choice(["alertmanager", "agent"])]
+    kills.random.shuffle(victims)
+    at_pages = [("pager", nth, victim) for nth, victim in enumerate(victims)]
+    for name, nth, victim in [("tickets", 0, "alertmanager"), *at_pages]:
+        if not await_incident(run, receiver, name, nth):
+            return
+        time.sleep(kills.random.uniform(0, LONGEST_S))
+        still = [f"{i.receiver} {i.group}" for i in list(receiver.incidents) if i.resolved_s is None]
+        run.killed.append(Killed(victim, round(run.minute(time.time())), still))
+        if victim == "agent":
+            agent.kill9()
+            with run.teller.held():
+                agent.start()
+                agent.catch_up(topic_ends(run.teller.broker, *run.teller.topics))
+        else:
+            alarms.kill9()
+            with run.teller.held():
+                alarms.start()
+                time.sleep(START_DELAY_S + 2)
 
 
-def await_incident(run: Run, receiver: Receiver, name: str) -> bool:
-    """Wait until a receiver has one, and then a little; False if the story is over first."""
-    while not any(i.receiver == name for i in list(receiver.incidents)):
+def await_incident(run: Run, receiver: Receiver, name: str, nth: int) -> bool:
+    """Wait until a receiver has its n-th, from 0; False if the story is over first."""
+    while sum(i.receiver == name for i in list(receiver.incidents)) <= nth:
         if run.teller.over:
             return False
         time.sleep(0.05)
-    time.sleep(1.5)
     return True
 
 

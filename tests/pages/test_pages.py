@@ -15,7 +15,7 @@ SPEED = 1100.0
 def run(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Run:
     if why := missing():
         pytest.skip(why)
-    return tell(broker, tmp_path_factory.mktemp("pages"), seed=2, speed=SPEED, kill=False)
+    return tell(broker, tmp_path_factory.mktemp("pages"), seed=2, speed=SPEED)
 
 
 @pytest.mark.slow
