@@ -320,6 +320,7 @@ class Agent:
             runtime = Runtime(
                 connected=self.source.connected,
                 partitions=len(self.source.partitions()),
+                lag=self._lag(),
                 outbox_pending=self._pending,
                 outbox_refused=self.sink.refused,
                 state_writable=not self.pipeline.unwritten,
@@ -327,6 +328,11 @@ class Agent:
                 config_since_s=self._config_since_s if self._reload else None,
             )
             self.server.publish(self._view, runtime)
+
+    def _lag(self) -> dict[tuple[str, int], int]:
+        """Records between what is committed and the end, where both are known."""
+        positions = self.pipeline.positions
+        return {p: max(0, end - positions[p]) for p, end in self.source.ends().items() if p in positions}
 
     def _beat(self) -> None:
         if self.server:

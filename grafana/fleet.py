@@ -26,7 +26,7 @@ from grafana.parts import (
 )
 
 ALARM = "plumbline_alarm_active"
-WHERE = "model_name, model_version, detector, feature, segment"
+WHERE = "model_name, model_version, detector, feature, segment, metric"
 TO_MODEL = link("plumbline-model", model_name="${__data.fields.model_name}")
 PAGES = worst(WHERE, of(ALARM, MODEL, 'severity="page"'))
 TICKETS = worst(WHERE, of(ALARM, MODEL, 'severity="ticket"'))
@@ -86,8 +86,8 @@ def _red_lines() -> list[Panel]:
         ),
         rows(
             "Pages active now",
-            "Every page that is active, and what it is about: the detector, and the feature or the group of "
-            "people it watches. Empty means that nobody needs to do anything now.",
+            "Every page that is active, and what it is about: the detector, the feature or the group of "
+            "people it watches, and the metric. Empty means that nobody needs to do anything now.",
             {"A": f"{PAGES} == 1"},
             [
                 Column("model_name", "Model", link=TO_MODEL),
@@ -95,6 +95,7 @@ def _red_lines() -> list[Panel]:
                 Column("detector", "Detector"),
                 Column("feature", "Feature"),
                 Column("segment", "Segment"),
+                Column("metric", "Metric"),
                 Column("Value", "State", texts={"1": ("page", "red")}, steps=NONE_IS_WELL),
             ],
             worst_by=["Model"],

@@ -176,7 +176,7 @@ def _requested() -> str:
 
 def _active(severity: str) -> str:
     alarm = of("plumbline_alarm_active", MODEL, f'severity="{severity}"')
-    return f"{worst('model_name, model_version, detector, feature, segment', alarm)} == 1"
+    return f"{worst('model_name, model_version, detector, feature, segment, metric', alarm)} == 1"
 
 
 def _annotation(name: str, color: str, expr: str, title: str, text: str, tags: str) -> build.AnnotationQuery:
@@ -184,7 +184,7 @@ def _annotation(name: str, color: str, expr: str, title: str, text: str, tags: s
     return note.expr(expr).title_format(title).text_format(text).tag_keys(tags)
 
 
-_WHERE = "{{model_name}} {{model_version}}: {{detector}} {{feature}} {{segment}}"
+_WHERE = "{{model_name}} {{model_version}}: {{detector}} {{feature}} {{segment}} {{metric}}"
 
 ANNOTATIONS = (
     _annotation(

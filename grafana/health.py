@@ -76,6 +76,7 @@ def _vital() -> list[Panel]:
             "Records between the agents' position and the end of their partitions. Known for Kafka only.",
             total("", of(LAG, AGENT)),
             unit="short",
+            width=3,
             none="not from Kafka",
         ),
         number(
@@ -83,12 +84,24 @@ def _vital() -> list[Panel]:
             "Retraining requests and dead letters that are committed and not yet acknowledged by their sink.",
             total("", of("plumbline_outbox_messages", AGENT)),
             steps=((None, "green"), (1, "orange"), (100, "red")),
+            width=3,
+        ),
+        number(
+            "Configuration in force",
+            "Whether every agent took its last reload. One that refused it goes on under the old "
+            "configuration; its log says why.",
+            by("min", "", of("plumbline_config_last_reload_successful", AGENT)),
+            steps=ALL_OR_RED,
+            texts={"0": ("old", "red"), "1": ("as in the file", "green")},
+            width=3,
+            none="cannot be reloaded",
         ),
         number(
             "Messages given up",
             "Messages that no sink will ever take, because they are too large, since the agents started.",
             total("", of("plumbline_outbox_refused_messages", AGENT)),
             steps=NONE_IS_WELL,
+            width=3,
         ),
     ]
 

@@ -28,13 +28,14 @@ from grafana.parts import (
     worst,
 )
 
-WHERE = "model_name, model_version, detector, feature, segment"
+WHERE = "model_name, model_version, detector, feature, segment, metric"
 ALARM = "plumbline_alarm_active"
 RATIOS = "plumbline_detector_threshold_ratio"
 PREDICTIONS = "plumbline_predictions_total"
 ERRORS = "plumbline_prediction_errors_total"
 LATENCY = "plumbline_latency_seconds_bucket"
 LEGEND = "{{model_name}} {{model_version}}"
+WATCHED = "{{model_version}}: {{detector}} {{feature}} {{segment}} {{metric}}"
 
 
 def dashboard() -> dict[str, Any]:
@@ -114,8 +115,8 @@ def _alarms() -> list[Panel]:
             "One bar for every alarm that was active at some time in the range: red while it pages, orange "
             "while it is a ticket, green while all is well. An alarm stays until its cause has been well "
             "again for a while.",
-            Query(f"2 * ({shown('page')})", "{{model_version}}: {{detector}} {{feature}} {{segment}}"),
-            Query(shown("ticket"), "{{model_version}}: {{detector}} {{feature}} {{segment}} (ticket)"),
+            Query(f"2 * ({shown('page')})", WATCHED),
+            Query(shown("ticket"), f"{WATCHED} (ticket)"),
             texts={"0": ("well", "green"), "1": ("ticket", "orange"), "2": ("page", "red")},
             none="No alarm in this time range",
         ),

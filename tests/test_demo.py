@@ -81,6 +81,7 @@ def labels(alarm: Expected) -> set[tuple[str, str]]:
         ("detector", alarm.detector),
         ("feature", alarm.feature),
         ("segment", alarm.segment),
+        ("metric", alarm.metric),
         ("severity", alarm.severity),
     }
 

@@ -95,6 +95,10 @@ class DemoSource:
         """Both partitions, once the story is told; before that a record is always about to come."""
         return frozenset(self._logs) if self.finished else frozenset()
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Nobody knows how a story ends before it is told."""
+        return {}
+
     def partitions(self) -> frozenset[Partition]:
         """One of predictions, one of feedback."""
         return frozenset(self._logs)

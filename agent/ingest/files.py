@@ -47,6 +47,10 @@ class FileSource:
         """Files read to their end."""
         return frozenset(file.partition for file in self._files if file.finished)
 
+    def ends(self) -> Mapping[Partition, int]:
+        """A file's length in records is known once it is read."""
+        return {}
+
     def partitions(self) -> frozenset[Partition]:
         """All files."""
         return frozenset(file.partition for file in self._files)

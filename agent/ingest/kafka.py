@@ -124,6 +124,12 @@ class KafkaSource:
             return frozenset()
         return frozenset(p for p in self._reading if self._progress.is_at_end(p))
 
+    def ends(self) -> Mapping[Partition, int]:
+        """See Source.ends; nobody knows while the broker does not answer."""
+        if not self._connected:
+            return {}
+        return self._progress.ends(self._reading)
+
     def partitions(self) -> frozenset[Partition]:
         """Assigned partitions that are being read."""
         return frozenset(self._reading)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class _Seen:
 
     caught_up: frozenset[Partition] = frozenset()
     partitions: frozenset[Partition] = frozenset()
+    ends: Mapping[Partition, int] = field(default_factory=dict)
     connected: bool = False
     finished: bool = False
 
@@ -87,6 +88,9 @@ class Prefetch:
         """Partitions of which nothing is left, here or there."""
         with self._lock:
             return self._seen.caught_up - self._waiting.keys()
+
+    def ends(self) -> Mapping[Partition, int]:
+        return self._seen.ends
 
     def partitions(self) -> frozenset[Partition]:
         return self._seen.partitions
@@ -148,7 +152,9 @@ class Prefetch:
 
     def _note(self) -> None:
         source = self._source
-        seen = _Seen(source.caught_up(), source.partitions(), source.connected, source.finished)
+        seen = _Seen(
+            source.caught_up(), source.partitions(), source.ends(), source.connected, source.finished
+        )
         with self._lock:
             self._seen = seen
             self._lock.notify_all()

@@ -51,6 +51,10 @@ class Progress:
         """As far as is known."""
         return self.positions[partition] >= self._ends.get(partition, 2**63)
 
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where they end, as far as is known."""
+        return {p: self._ends[p] for p in partitions if p in self._ends}
+
     def look(self, now_s: float) -> bool:
         """Whether it is time to look around; once a second it is."""
         if now_s - self._looked_at < LOOK_AROUND_S:

@@ -31,6 +31,9 @@ class Source(Protocol):
     def caught_up(self) -> frozenset[Partition]:
         """Partitions that were read to their end, as far as is known after the last poll."""
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Where partitions ended when last heard of, as positions; only those that are known."""
+
     def partitions(self) -> frozenset[Partition]:
         """Partitions this agent reads now."""
 

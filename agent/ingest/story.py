@@ -38,7 +38,12 @@ class Expected:
     @property
     def series(self) -> str:
         """The series on /metrics that is 1 while this alarm is active."""
-        labels = {"detector": self.detector, "feature": self.feature, "segment": self.segment}
+        labels = {
+            "detector": self.detector,
+            "feature": self.feature,
+            "segment": self.segment,
+            "metric": self.metric,
+        }
         shown = ",".join(f'{name}="{value}"' for name, value in labels.items() if value)
         return f"plumbline_alarm_active{{{shown}}}"
 

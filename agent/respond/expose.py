@@ -153,10 +153,10 @@ def _alarms(model: ModelView) -> Iterator[Series]:
         if monitor.active:
             latched.setdefault(monitor.key, monitor.severity)
         elif monitor.key not in latched and not monitor.evidence.warming_up:
-            states.setdefault((*monitor.key[:5], monitor.severity.value), 0)
+            states.setdefault((*monitor.key, monitor.severity.value), 0)
     for key, severity in latched.items():
-        states[(*key[:5], severity.value)] = 1
-    pages_first = sorted(states.items(), key=lambda item: (-item[1], item[0][5] != Severity.PAGE, item[0]))
+        states[(*key, severity.value)] = 1
+    pages_first = sorted(states.items(), key=lambda item: (-item[1], item[0][-1] != Severity.PAGE, item[0]))
     for labels, active in pages_first:
         yield Series(families.ALARM, labels, active)
 

@@ -15,7 +15,7 @@ CONNECTED = Family("plumbline_source_connected", "gauge", "1 if the last poll re
 LAG = Family(
     "plumbline_consumer_lag_records",
     "gauge",
-    "Records between the position and the end.",
+    "Records between the committed position and the end, where the source tells it.",
     ("topic", "partition"),
 )
 PARTITIONS = Family("plumbline_assigned_partitions", "gauge", "Partitions that this agent reads.")
@@ -94,7 +94,7 @@ ALARM = Family(
     "plumbline_alarm_active",
     "gauge",
     "1 while the alarm is latched, 0 while its monitor is well.",
-    (*_MONITOR, "severity"),
+    (*_MONITOR, "metric", "severity"),
 )
 RATIO = Family(
     "plumbline_detector_threshold_ratio",

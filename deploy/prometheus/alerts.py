@@ -30,7 +30,8 @@ CONSTRAINTS = "|".join(
 """Red lines, and detectors of labelled harm."""
 
 _MONITOR = (
-    "{{ $labels.detector }}{{ with $labels.feature }} of {{ . }}{{ end }}"
+    "{{ $labels.detector }}{{ with $labels.metric }} ({{ . }}){{ end }}"
+    "{{ with $labels.feature }} of {{ . }}{{ end }}"
     "{{ with $labels.segment }} for {{ . }}{{ end }}"
 )
 _MODEL = "{{ $labels.model_name }}"
@@ -69,7 +70,7 @@ def latched() -> str:
     While no agent speaks for a model its alarms stand as they stood: the crash of the monitor neither ends an
     incident nor begins it a second time.
     """
-    labels = "job, model_name, model_version, detector, feature, segment, severity"
+    labels = "job, model_name, model_version, detector, feature, segment, metric, severity"
     alarm, alive = families.ALARM.name, families.SERIES.name
     return (
         f"max by ({labels}) ({alarm})\n"
@@ -175,6 +176,19 @@ def model_alerts(s: Settings) -> Iterator[Alert]:
         "agent",
     )
     dead = f'{read}{{outcome="dead_lettered"}}'
+    waiting = f"sum by (job, topic, partition) ({families.LAG.name})"
+    pace = f"sum by (job, topic, partition) (deriv({families.POSITION.name}[{s.range('15m')}]))"
+    yield Alert(
+        "PlumblineLagHigh",
+        "warning",
+        "lag",
+        f"{waiting} / {pace} > {s.seconds('30m')}",
+        "15m",
+        "Records wait long to be read.",
+        "Partition {{ $labels.partition }} of {{ $labels.topic }}: at the pace of the last quarter of an "
+        "hour what waits there takes {{ $value | humanizeDuration }} to read (+Inf: it stands still).",
+        "agent",
+    )
     yield Alert(
         "PlumblineDeadLetters",
         "warning",
@@ -275,6 +289,16 @@ def agent_alerts(s: Settings) -> Iterator[Alert]:
         "",
         "The broker refuses messages for good.",
         "{{ $labels.instance }} has given up {{ $value }} messages that are too large for their topic.",
+        "agent",
+    )
+    yield Alert(
+        "PlumblineReloadFailed",
+        "warning",
+        "reload",
+        f"{families.RELOADED.name} == 0",
+        "5m",
+        "An agent has refused its new configuration.",
+        "{{ $labels.instance }} goes on under the old configuration: its last reload was refused.",
         "agent",
     )
     yield Alert(

@@ -42,14 +42,32 @@ def _of(severity: str, description: str, **labels: str) -> list[Firing]:
     return [Firing(description, {"job": "plumbline"} | labels, severity)]
 
 
-def _alarm(detector: str, severity: str, feature: str = "", segment: str = "") -> str:
-    where = f'detector="{detector}",feature="{feature}",segment="{segment}",severity="{severity}"'
-    return f'plumbline_alarm_active{{{MODEL},model_version="1",{where}}}'
+def _alarm(detector: str, severity: str, feature: str = "", segment: str = "", metric: str = "") -> str:
+    where = f'detector="{detector}",feature="{feature}",segment="{segment}",metric="{metric}"'
+    return f'plumbline_alarm_active{{{MODEL},model_version="1",{where},severity="{severity}"}}'
 
 
-def _monitor(detector: str, feature: str = "", segment: str = "") -> dict[str, str]:
-    named = {"detector": detector, "feature": feature, "segment": segment}
+def _monitor(detector: str, feature: str = "", segment: str = "", metric: str = "") -> dict[str, str]:
+    named = {"detector": detector, "feature": feature, "segment": segment, "metric": metric}
     return {"model_name": "credit", "model_version": "1"} | {k: v for k, v in named.items() if v}
+
+
+def _lag(partition: str) -> str:
+    return f'plumbline_consumer_lag_records{{{AGENT},topic="feedback",partition="{partition}"}}'
+
+
+def _offset(partition: str) -> str:
+    return f'plumbline_next_offset{{{AGENT},topic="feedback",partition="{partition}"}}'
+
+
+def _waiting(partition: str, time: str) -> list[Firing]:
+    return _of(
+        "warning",
+        f"Partition {partition} of feedback: at the pace of the last quarter of an hour what waits there "
+        f"takes {time} to read (+Inf: it stands still).",
+        topic="feedback",
+        partition=partition,
+    )
 
 
 def _records(outcome: str) -> str:
@@ -82,6 +100,14 @@ _DRIFT = _of(
     "credit version 1: histogram_drift of age has opened a ticket. No harm is proven.",
     **_monitor("histogram_drift", feature="age"),
 )
+
+
+def _unfair(metric: str) -> list[Firing]:
+    return _of(
+        "critical",
+        f"credit version 1: labelled outcomes show a broken constraint (group_ratio ({metric}) for sex=f).",
+        **_monitor("group_ratio", segment="sex=f", metric=metric),
+    )
 
 
 def _blind(blind: str, seeing: str) -> dict[str, str]:
@@ -136,6 +162,21 @@ CASES: tuple[Case, ...] = (
             ALIVE.replace("a:9464", "b:9464"): "_x9 9x20",
         },
         {"4m": _UNFAIR, "8m": _UNFAIR, "11m": []},
+    ),
+    Case(
+        "PlumblineConstraintBroken",
+        "Of two metrics of one group each is named, and each ends by itself.",
+        {
+            ALIVE: "9x30",
+            _alarm("group_ratio", "page", segment="sex=f", metric="selection_rate"): "0x4 1x9 0x9",
+            _alarm("group_ratio", "page", segment="sex=f", metric="false_positive_rate"): "0x9 1x9 0x9",
+        },
+        {
+            "5m": _unfair("selection_rate"),
+            "12m": _unfair("false_positive_rate") + _unfair("selection_rate"),
+            "16m": _unfair("false_positive_rate"),
+            "25m": [],
+        },
     ),
     Case(
         "PlumblineDetectorPage",
@@ -279,6 +320,49 @@ CASES: tuple[Case, ...] = (
         "Old data read faster than life (a replay), and steady lateness of a few minutes, are no delay.",
         {_WATERMARK: "-900000+600x200", _WATERMARK.replace("credit", "steady"): "-600+60x200"},
         {"1h": [], "3h": []},
+    ),
+    Case(
+        "PlumblineLagHigh",
+        "One partition stands still with records waiting while the other is read: a ticket until it is read.",
+        {
+            _lag("0"): "0x20 0+60x60 0x60",
+            _offset("0"): "0+60x20 1200x60 4800+60x60",
+            _lag("1"): "60x140",
+            _offset("1"): "0+60x140",
+        },
+        {"35m": [], "58m": _waiting("0", "+Inf"), "1h40m": []},
+    ),
+    Case(
+        "PlumblineLagHigh",
+        "What waits takes an hour at the present pace: a ticket, with the pace and not the backlog deciding.",
+        {
+            _lag("0"): "0x20 3600x60 0x30",
+            _offset("0"): "0+60x200",
+            _lag("1"): "0x20 3600x60 0x30",
+            _offset("1"): "0+600x200",
+        },
+        {"30m": [], "40m": _waiting("0", "1h 0m 0s"), "1h25m": []},
+    ),
+    Case(
+        "PlumblineLagHigh",
+        "A quiet partition whose one new record waits for the next poll is none; nor is one that is empty.",
+        {_lag("0"): "0x30 1 0x30", _offset("0"): "7x31 8x30", _lag("1"): "0x60", _offset("1"): "7x60"},
+        {"30m": [], "45m": [], "1h": []},
+    ),
+    Case(
+        "PlumblineReloadFailed",
+        "A refused configuration is a ticket until one is taken; a slip that is mended at once is none.",
+        {f"plumbline_config_last_reload_successful{{{AGENT}}}": "1x9 0 1x9 0x19 1x9"},
+        {
+            "12m": [],
+            "23m": [],
+            "27m": _of(
+                "warning",
+                "a:9464 goes on under the old configuration: its last reload was refused.",
+                **_INSTANCE,
+            ),
+            "41m": [],
+        },
     ),
     Case(
         "PlumblineDeadLetters",

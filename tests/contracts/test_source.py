@@ -148,6 +148,7 @@ def test_partitions_and_connection_are_told(made: Made) -> None:
     source = made.start()
     read(source, made.partition)
     assert source.partitions() == {made.partition} == source.caught_up()
+    assert source.ends() == ({} if isinstance(source, FileSource) else {made.partition: 57})
     assert source.connected
     assert not source.take_rejected()
     assert source.finished is isinstance(source, FileSource)

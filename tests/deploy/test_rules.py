@@ -14,6 +14,7 @@ import yaml
 from agent import runner
 from agent.demo import demo_config, learn_baseline
 from agent.ingest.demo import DemoSource
+from agent.reload import Reload
 from agent.respond import families
 from agent.respond.view import View
 from deploy.prometheus.cases import CASES
@@ -24,6 +25,9 @@ from tests.kafka_node import _free_ports
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "deploy" / "runbooks"
 HEADINGS = ["What it means", "Is it real?", "First actions", "How to silence it", "When it resolves"]
+
+ON_A_BROKER = {families.LAG.name}
+"""What the demo has not: tests/integration/test_reload.py has a real agent expose it."""
 
 promtool = pytest.mark.skipif(
     os.environ.get("CI") != "true" and not shutil.which("promtool"),
@@ -134,8 +138,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             stop.set()
 
     source = DemoSource(1, 10_000.0)
-    runner.run(config, source, stop=stop, on_commit=scrape)
-    return names
+    runner.run(config, source, stop=stop, on_commit=scrape, reload=Reload(lambda: config))
+    return names | ON_A_BROKER
 
 
 @pytest.mark.slow

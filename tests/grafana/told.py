@@ -133,7 +133,7 @@ def broker_agent() -> Iterator[int]:
             counters = dict.fromkeys(BROKER_COUNTERS, self.scrapes)
             view = View({}, counters, {("predictions", 0): 100}, self.scrapes, time.time(), "0.1.0")
             lag = {("predictions", 0): 12, ("predictions", 1): 0}
-            body = render(view, Runtime(connected=True, partitions=2, lag=lag))
+            body = render(view, Runtime(connected=True, partitions=2, lag=lag, config_since_s=time.time()))
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))

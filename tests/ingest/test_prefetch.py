@@ -51,6 +51,10 @@ class Script:
         """At the script's end."""
         return frozenset() if self._polls else frozenset({HERE})
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Known."""
+        return {HERE: 9}
+
     def partitions(self) -> frozenset[Partition]:
         """One."""
         return frozenset({HERE})
@@ -89,6 +93,7 @@ def test_every_record_is_handed_over_once_and_in_order() -> None:
     assert [v for one in handed for v in one.values] == [b"%d" % at for at in range(sum(sizes))]
     assert np.concatenate([one.offsets for one in handed]).tolist() == list(range(sum(sizes)))
     assert handed[-1].next_position == sum(sizes)
+    assert source.ends() == {HERE: 9}
     assert all(len(one) <= LARGEST for one in handed)
 
 

@@ -146,6 +146,17 @@ def test_records_lost_to_retention_are_told_as_a_range(broker: Broker, client: s
 
 
 @both_clients
+def test_the_end_is_known_before_the_records_are_read(broker: Broker, client: str) -> None:
+    """Who is far behind says so at once, not when it has caught up."""
+    topic = broker.create_topic("lag")
+    send(broker, topic, [b"{}"] * 3)
+    with started(config(broker, client=client), topic) as source:
+        read = poll_until(source, lambda _: bool(source.ends()))
+        assert source.ends() == {Partition(topic, 0): 3}
+        assert offsets(read) in ([], [0, 1, 2])
+
+
+@both_clients
 def test_an_outage_is_waited_out(own_broker: KafkaNode, client: str) -> None:
     """A killed broker makes the source say so and wait; restarted, it goes on without loss or repetition."""
     topic = own_broker.create_topic("outage")
@@ -155,6 +166,7 @@ def test_an_outage_is_waited_out(own_broker: KafkaNode, client: str) -> None:
         own_broker.kill9()
         poll_until(source, lambda _: not source.connected)
         assert source.caught_up() == frozenset()
+        assert source.ends() == {}
         own_broker.start()
         send(own_broker, topic, [b"{}"] * 2)
         after = poll_until(source, lambda b: len(offsets(b)) >= 2)

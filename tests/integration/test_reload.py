@@ -58,6 +58,8 @@ def test_a_hangup_reads_the_config_and_goes_on(broker: Broker, tmp_path: Path) -
         running.wait_read(topic_ends(broker, topic))
         before, growing = parse_metrics(running.get("/metrics")[1])
         assert before[SUCCESSFUL] == 1
+        for partition in "01":
+            assert before[series("plumbline_consumer_lag_records", topic=topic, partition=partition)] == 0
         assert before[series("plumbline_records_total", outcome="merged", topic=topic)] == 100
 
         write_config(path, document(broker, topic, "a", "b"))

@@ -258,12 +258,13 @@ def _written(value: object) -> Any:  # noqa: ANN401 - what YAML can hold
     return [_written(item) for item in value] if isinstance(value, list) else value
 
 
-def monitor(alert: Label | Expected) -> tuple[str, str, str]:
-    """(detector, feature, segment), as far as labels tell monitors apart."""
+def monitor(alert: Label | Expected) -> tuple[str, str, str, str]:
+    """(detector, feature, segment, metric)."""
     if isinstance(alert, Expected):
-        return alert.detector, alert.feature, alert.segment
+        return alert.detector, alert.feature, alert.segment, alert.metric
     labels = dict(alert)
-    return labels.get("detector", labels["alertname"]), labels.get("feature", ""), labels.get("segment", "")
+    feature, segment, metric = (labels.get(name, "") for name in ("feature", "segment", "metric"))
+    return labels.get("detector", labels["alertname"]), feature, segment, metric
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
