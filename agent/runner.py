@@ -331,8 +331,8 @@ class Agent:
 
     def _lag(self) -> dict[tuple[str, int], int]:
         """Records between what is committed and the end, where both are known."""
-        positions = self.pipeline.positions
-        return {p: max(0, end - positions[p]) for p, end in self.source.ends().items() if p in positions}
+        at = self._view.positions
+        return {p: max(0, end - at[p]) for p, end in self.source.ends().items() if p in at}
 
     def _beat(self) -> None:
         if self.server:
