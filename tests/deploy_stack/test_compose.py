@@ -97,7 +97,7 @@ def test_prometheus_takes_its_config(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stack(compose: None, image: str, tmp_path: Path) -> Iterator[list[str]]:
-    """The stack under a name of its own, without ports on the host, told 600 times as fast as life."""
+    """The stack under a name of its own, without ports on the host, told at the speed it is shipped with."""
     override = tmp_path / "no-ports.yaml"
     override.write_text(
         "services:\n" + "".join(f"  {n}: {{ports: !reset []}}\n" for n in TESTED if "ports" in SERVICES[n])
@@ -105,7 +105,7 @@ def stack(compose: None, image: str, tmp_path: Path) -> Iterator[list[str]]:
     project = f"plumbline-test-{uuid.uuid4().hex[:6]}"
     command = ["docker", "compose", "-p", project, "-f", str(FILE), "-f", str(override)]
     try:
-        env = {"PLUMBLINE_IMAGE": image, "PLUMBLINE_DEMO_SPEED": "600"}
+        env = {"PLUMBLINE_IMAGE": image}
         run(*command, "up", "--detach", "--no-build", *TESTED, env=env)
         yield command
     finally:
@@ -121,7 +121,7 @@ def test_compose_accepts_the_file(compose: None) -> None:
 @pytest.mark.timeout(900)
 def test_the_story_reaches_the_ticket_system_through_the_stack(stack: list[str]) -> None:
     """Producer, Kafka, agent, Prometheus, Alertmanager: the drift that the story scripts is notified of."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 420
     while "drifted" not in (said := tried(*stack, "logs", "receiver").stdout):
         assert time.monotonic() < deadline, tried(*stack, "logs", "--tail", "20").stdout + said
         time.sleep(2)
