@@ -243,6 +243,8 @@ def _beside(
     model: Model, version: str, reference: Reference, sums: Sums, drift: Mapping[str, Drift]
 ) -> dict[str, Drift]:
     """The same drift, also against the full hours before, and those of the same time a week ago."""
+    if not drift:
+        return {}
     length = (sums.end_ms - sums.start_ms) // HOUR_MS * HOUR_MS
     since = sums.start_ms // HOUR_MS * HOUR_MS
     known = [
