@@ -77,7 +77,8 @@ _LOCAL: dict[int, type[KafkaError]] = {
     Fault._BAD_COMPRESSION: CorruptRecordError,
     Fault._NOT_IMPLEMENTED: UnsupportedCodecError,
 }
-_SEEK_S = 5.0
+SEEKS, SEEK_S = 250, 0.02
+"""How often, and how far apart, a seek is tried."""
 _log = logging.getLogger("plumbline.librdkafka")
 _log.propagate = False  # each attempt to connect is a line there; what matters comes as an error
 _log.addHandler(logging.NullHandler())
@@ -181,14 +182,13 @@ class LibrdkafkaConsumer:
 
     def _seek(self, place: TopicPartition) -> None:
         """A partition that was just assigned is not fetched yet, and cannot be sought until it is."""
-        until = time.monotonic() + _SEEK_S
-        while True:
+        for patience in reversed(range(SEEKS)):
             try:
                 self._client.seek(place)
             except KafkaException as error:
-                if error.args[0].code() != Fault._STATE or time.monotonic() > until:
+                if error.args[0].code() != Fault._STATE or not patience:
                     raise _error(error.args[0]) from error
-                time.sleep(0.02)
+                time.sleep(SEEK_S)
             else:
                 return
 
